@@ -1,0 +1,187 @@
+"""Connections to Postgres: a pool for the API, one connection of its own for each hot loop.
+
+A hot loop never goes through the pool: checking out probes with a query of its own, and a loop that waits
+for another's connection is late. Foreign errors are converted here, at the boundary, into the three that
+callers can act on: unavailable (try again), refused (this data never goes in), schema mismatch.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import peewee
+import psycopg
+from playhouse.pool import PooledPostgresqlDatabase
+from psycopg import errors as pg
+
+from jobsched.db.models import MODELS
+from jobsched.errors import DatabaseError, DatabaseRefused, DatabaseUnavailable, SchemaMismatch
+
+Row = tuple[Any, ...]
+Cursor = psycopg.Cursor[Row]
+
+# A half-open connection is noticed within about 10 s (failures.md R6 for Redis, the same for Postgres).
+_NETWORK = {
+    "connect_timeout": 5,
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+
+_TRANSIENT = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    pg.ReadOnlySqlTransaction,
+    pg.QueryCanceled,
+    pg.LockNotAvailable,
+    pg.DeadlockDetected,
+    pg.SerializationFailure,
+    pg.IdleInTransactionSessionTimeout,
+    pg.InFailedSqlTransaction,
+)
+_SCHEMA = (pg.UndefinedTable, pg.UndefinedColumn, pg.UndefinedFunction)
+
+
+def convert(error: BaseException) -> DatabaseError:
+    """The error of ours that says what a caller can do about ``error``, one of psycopg's or Peewee's."""
+    cause = error.__cause__ if isinstance(error, peewee.PeeweeException) and error.__cause__ else error
+    text = " ".join(str(cause).split()) or type(cause).__name__
+    if isinstance(cause, _SCHEMA):
+        return SchemaMismatch(
+            f"The database's schema is not the one of this version: {text}. Run `jobsched migrate`."
+        )
+    if isinstance(cause, pg.ProgramLimitExceeded | pg.StatementTooComplex):
+        return DatabaseRefused(text)
+    if isinstance(cause, _TRANSIENT | peewee.OperationalError | peewee.InterfaceError):
+        return DatabaseUnavailable(f"The database does not answer as it should: {text}")
+    return DatabaseRefused(text)
+
+
+def session_options(application: str, statement_timeout: float) -> dict[str, Any]:
+    """Keyword arguments of psycopg.connect that every connection of ours shares. Times in seconds."""
+    milliseconds = int(statement_timeout * 1000)
+    return {
+        **_NETWORK,
+        "application_name": f"jobsched-{application}",
+        "options": (
+            f"-c timezone=UTC -c statement_timeout={milliseconds} "
+            "-c idle_in_transaction_session_timeout=10000 -c client_min_messages=warning"
+        ),
+    }
+
+
+class Link:
+    """One connection that belongs to one loop. It connects when first used and again after it broke.
+
+    ``on_connect`` runs on each new connection, before its first use (the check of the incarnation).
+    Not thread-safe, except ``close`` and ``cancel``.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        application: str,
+        *,
+        statement_timeout: float = 5.0,
+        on_connect: Callable[[Cursor], None] | None = None,
+    ) -> None:
+        self._url = url
+        self._options = session_options(application, statement_timeout)
+        self._on_connect = on_connect
+        self._connection: psycopg.Connection[Row] | None = None
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Cursor]:
+        """A cursor inside BEGIN … COMMIT; rolled back when the block raises.
+
+        Raises DatabaseUnavailable, DatabaseRefused or SchemaMismatch for what Postgres or the network did.
+        """
+        try:
+            connection = self._connected()
+            with connection.transaction(), connection.cursor() as cursor:
+                yield cursor
+        except psycopg.Error as error:
+            self._drop_if_broken()
+            raise convert(error) from error
+
+    def execute(self, statement: str, parameters: Any = None) -> list[Row]:
+        """Run one statement in a transaction of its own and return its rows."""
+        try:
+            connection = self._connected()
+            with connection.cursor() as cursor:
+                cursor.execute(statement, parameters)
+                return cursor.fetchall() if cursor.description else []
+        except psycopg.Error as error:
+            self._drop_if_broken()
+            raise convert(error) from error
+
+    @property
+    def raw(self) -> psycopg.Connection[Row]:
+        """The psycopg connection itself, for LISTEN. Connects if need be."""
+        try:
+            return self._connected()
+        except psycopg.Error as error:
+            raise convert(error) from error
+
+    def close(self) -> None:
+        """Close the connection; the next use would open another."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _connected(self) -> psycopg.Connection[Row]:
+        if self._connection is not None and not self._connection.closed:
+            return self._connection
+        connection = psycopg.connect(self._url, autocommit=True, **self._options)
+        if self._on_connect is not None:
+            try:
+                with connection.cursor() as cursor:
+                    self._on_connect(cursor)
+            except BaseException:
+                connection.close()
+                raise
+        with self._lock:
+            self._connection = connection
+        return connection
+
+    def _drop_if_broken(self) -> None:
+        if self._connection is not None and (self._connection.closed or self._connection.broken):
+            self.close()
+
+
+def open_pool(
+    url: str, application: str, size: int, *, statement_timeout: float = 10.0
+) -> PooledPostgresqlDatabase:
+    """A pool of at most ``size`` connections for Peewee, with the models bound to it.
+
+    A thread that finds no free connection waits for 5 s. One process has one such pool.
+    """
+    database = PooledPostgresqlDatabase(
+        url,
+        max_connections=size,
+        stale_timeout=300,
+        timeout=5,
+        prefer_psycopg3=True,
+        **session_options(application, statement_timeout),
+    )
+    database.bind(MODELS, bind_refs=False, bind_backrefs=False)
+    return database
+
+
+@contextmanager
+def converted() -> Iterator[None]:
+    """Turn the errors of Peewee and psycopg inside the block into ours."""
+    try:
+        yield
+    except (peewee.PeeweeException, psycopg.Error) as error:
+        raise convert(error) from error
+    except ValueError as error:
+        # playhouse.pool.MaxConnectionsExceeded is a plain ValueError.
+        if type(error).__name__ == "MaxConnectionsExceeded":
+            raise DatabaseUnavailable("All database connections of this process are busy.") from error
+        raise

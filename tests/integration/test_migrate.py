@@ -1,0 +1,87 @@
+import threading
+
+import psycopg
+import pytest
+
+from jobsched.db import retention
+from jobsched.db.connection import Link
+from jobsched.db.instance import current_incarnation
+from jobsched.db.migrate import check_schema, expected, migrate
+from jobsched.errors import SchemaMismatch
+from tests.conftest import with_database
+
+
+@pytest.fixture
+def empty_database_url(postgres_url):
+    name = "empty_database"
+    with psycopg.connect(postgres_url, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}")
+        yield with_database(postgres_url, name)
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_two_migrations_at_once_apply_everything_once(empty_database_url):
+    applied = []
+    threads = [
+        threading.Thread(target=lambda: applied.append(migrate(empty_database_url, 30))) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(applied) == sorted([[], expected()])
+    link = Link(empty_database_url, "test")
+    with link.transaction() as cursor:
+        check_schema(cursor)
+        assert len(current_incarnation(cursor)) == 6
+    link.close()
+
+
+def test_a_second_migration_changes_nothing(database_url):
+    assert migrate(database_url, 30) == []
+
+
+def test_code_refuses_an_empty_database_and_says_what_to_run(empty_database_url):
+    link = Link(empty_database_url, "test")
+    with link.transaction() as cursor, pytest.raises(SchemaMismatch, match="jobsched migrate"):
+        check_schema(cursor)
+    link.close()
+
+
+def test_partitions_stand_for_today_and_fourteen_days_ahead_and_old_ones_are_dropped(database_url):
+    link = Link(database_url, "test")
+    names = "SELECT relname FROM pg_class WHERE relname ~ '^execution_history_[0-9]{8}_' AND relkind = 'r'"
+    assert len(link.execute(names)) == 15
+    link.execute(
+        "CREATE TABLE execution_history_20200101_20200102 PARTITION OF execution_history "
+        "FOR VALUES FROM ('2020-01-01') TO ('2020-01-02')"
+    )
+    assert retention.maintain(link, history_days=30) == (0, 1)
+    assert len(link.execute(names)) == 15
+    assert not retention.rows_in_default(link)
+    link.close()
+
+
+def test_a_reader_of_the_history_postpones_maintenance_and_blocks_nobody(database_url):
+    link, reader = Link(database_url, "test"), Link(database_url, "reader")
+    link.execute(
+        "CREATE TABLE execution_history_20200101_20200102 PARTITION OF execution_history "
+        "FOR VALUES FROM ('2020-01-01') TO ('2020-01-02')"
+    )
+    with reader.transaction() as cursor:
+        cursor.execute("SELECT count(*) FROM execution_history")
+        assert retention.maintain(link, history_days=30) == (0, 0)
+    assert retention.maintain(link, history_days=30) == (0, 1)
+    link.close()
+    reader.close()
+
+
+def test_a_new_timeline_makes_a_new_incarnation_once(database_url):
+    link = Link(database_url, "test")
+    with link.transaction() as cursor:
+        before = current_incarnation(cursor)
+        cursor.execute("UPDATE instance SET timeline = timeline - 1")
+        after = current_incarnation(cursor)
+        assert after != before
+        assert current_incarnation(cursor) == after
+    link.close()
