@@ -1,0 +1,97 @@
+"""``jobsched keys``: API keys, made and revoked in the database itself, so that a first key can be made."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from jobsched.cli.connection import json_option
+from jobsched.cli.errors import NOT_FOUND, say
+from jobsched.cli.output import Column, moment, print_json, print_table
+
+if TYPE_CHECKING:
+    from jobsched.config import Settings
+
+_COLUMNS = (
+    Column("ID", number=True),
+    Column("NAME", gives_way=True),
+    Column("ROLE"),
+    Column("CREATED"),
+    Column("LAST USED"),
+    Column("REVOKED"),
+)
+
+
+@click.group(short_help="Make, list and revoke API keys.")
+def keys() -> None:
+    """Make, list and revoke API keys, in the database that DATABASE_URL names."""
+
+
+@keys.command()
+@click.option("--name", required=True, metavar="NAME", help="Who or what will use it.")
+@click.option("--role", required=True, type=click.Choice(["admin", "write", "read"]), help="What it may do.")
+@json_option
+def create(name: str, role: str, as_json: bool) -> None:
+    """Make a key. It is shown once, alone on standard output, and cannot be shown again."""
+    from jobsched import wiring
+
+    id, key = wiring.keys_create(_settings(), name, role)
+    if as_json:
+        print_json({"id": id, "name": name, "role": role, "key": key})
+        return
+    # The key alone on stdout: `KEY=$(jobsched keys create …)` works, and nothing else needs parsing.
+    click.echo(f"Key {id} for {name}, role {role}. Keep it: it is not stored and not shown again.", err=True)
+    click.echo(key)
+
+
+@keys.command("list")
+@json_option
+def list_(as_json: bool) -> None:
+    """List keys; the keys themselves are not stored."""
+    from jobsched import wiring
+
+    found = wiring.keys_list(_settings())
+    if as_json:
+        print_json({"items": found, "nextCursor": None})
+        return
+    rows = [
+        [
+            key.get("id"),
+            key.get("name"),
+            key.get("role"),
+            *(moment(key.get(time)) for time in ("createdAt", "lastUsedAt", "revokedAt")),
+        ]
+        for key in found
+    ]
+    print_table(_COLUMNS, rows, "No keys.")
+
+
+@keys.command()
+@click.argument("id", type=click.IntRange(min=1))
+def revoke(id: int) -> int:
+    """Revoke a key; whoever uses it is refused from now on."""
+    from jobsched import wiring
+
+    if not wiring.keys_revoke(_settings(), id):
+        say(f"There is no key {id}, or it is revoked already.")
+        return NOT_FOUND
+    click.echo(f"Revoked key {id}.")
+    return 0
+
+
+def _settings() -> "Settings":
+    """The settings; without DATABASE_URL, the database of a `jobsched up` that runs on this machine."""
+    from jobsched.config import default_data_dir, load_settings
+
+    settings = load_settings()
+    if settings.database_url is not None:
+        return settings
+    return load_settings(database_url=_local_database(settings.data_dir or default_data_dir()))
+
+
+def _local_database(data_dir: Path) -> str | None:
+    """What ``jobsched up`` wrote about its database, or None: then the settings say what is missing."""
+    try:
+        return (data_dir / "database-url").read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
