@@ -41,6 +41,8 @@ _TRANSIENT = (
     pg.SerializationFailure,
     pg.IdleInTransactionSessionTimeout,
     pg.InFailedSqlTransaction,
+    peewee.OperationalError,
+    peewee.InterfaceError,
 )
 _SCHEMA = (pg.UndefinedTable, pg.UndefinedColumn, pg.UndefinedFunction)
 
@@ -55,7 +57,7 @@ def convert(error: BaseException) -> DatabaseError:
         )
     if isinstance(cause, pg.ProgramLimitExceeded | pg.StatementTooComplex):
         return DatabaseRefused(text)
-    if isinstance(cause, _TRANSIENT | peewee.OperationalError | peewee.InterfaceError):
+    if isinstance(cause, _TRANSIENT):
         return DatabaseUnavailable(f"The database does not answer as it should: {text}")
     return DatabaseRefused(text)
 
@@ -68,7 +70,7 @@ def session_options(application: str, statement_timeout: float) -> dict[str, Any
         "application_name": f"jobsched-{application}",
         "options": (
             f"-c timezone=UTC -c statement_timeout={milliseconds} "
-            "-c idle_in_transaction_session_timeout=10000 -c client_min_messages=warning"
+            "-c idle_in_transaction_session_timeout=10000 -c client_min_messages=warning -c jit=off"
         ),
     }
 
@@ -104,7 +106,7 @@ class Link:
             connection = self._connected()
             with connection.transaction(), connection.cursor() as cursor:
                 yield cursor
-        except psycopg.Error as error:
+        except (psycopg.Error, UnicodeEncodeError) as error:
             self._drop_if_broken()
             raise convert(error) from error
 
@@ -115,7 +117,7 @@ class Link:
             with connection.cursor() as cursor:
                 cursor.execute(statement, parameters)
                 return cursor.fetchall() if cursor.description else []
-        except psycopg.Error as error:
+        except (psycopg.Error, UnicodeEncodeError) as error:
             self._drop_if_broken()
             raise convert(error) from error
 

@@ -1,0 +1,266 @@
+"""Every move of an execution that a worker makes: claim, finish, hand back.
+
+Each move is one statement, fenced by what its maker knows (id, attempt, worker, state). Zero rows mean that
+somebody else owns the execution now, which is an answer and not an error.
+
+``attempts`` holds the attempts that ended before the present one; the present one stands in the row's own
+columns. Writing only what is new keeps the common case, a first attempt that succeeds, free of JSON work.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+from jobsched.db.connection import Link
+from jobsched.errors import DatabaseRefused
+
+T = TypeVar("T")
+
+#: Seconds that a worker may need beyond a call's timeout to record it. A row past its deadline is taken for
+#: lost even though its worker lives, so this must outlast an outage of the database (failures.md D1).
+RECORDING_MARGIN = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A claimed execution with its job as it is now. Times in seconds."""
+
+    id: int
+    job_id: int
+    attempt: int
+    retry_count: int
+    trigger: str
+    queue: str
+    scheduled_for: datetime
+    payload: str | None
+    api: str
+    method: str
+    headers: dict[str, str]
+    at_most_once: bool
+    timeout_seconds: float
+    follow_redirects: bool
+    max_retry_count: int
+    min_backoff_seconds: float
+    max_backoff_seconds: float
+    backoff_factor: float
+    backoff_jitter: float
+    success_status: tuple[str, ...]
+    no_retry_status: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Ended:
+    """One attempt's end, ready to be recorded.
+
+    ``state`` is succeeded, failed, retrying or cancelled; ``age`` the seconds since the attempt ended;
+    ``delay`` the seconds from its end to the retry. ``headers`` and ``phases`` are JSON text; ``payload`` what
+    was sent, given where the execution may be sent again.
+    """
+
+    id: int
+    attempt: int
+    state: str
+    age: float
+    duration_ms: float | None
+    max_retry_count: int
+    delay: float = 0.0
+    spends: bool = False
+    status: int | None = None
+    headers: str | None = None
+    body: bytes | None = None
+    truncated: bool = False
+    error_code: str | None = None
+    error_message: str | None = None
+    phases: str | None = None
+    payload: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """Where an execution is after its attempt was recorded. ``due_in``: seconds until a retry."""
+
+    id: int
+    state: str
+    due_in: float | None = None
+
+
+_CLAIM = f"""
+UPDATE execution e SET
+    state = 'running', attempt = e.attempt + 1, worker_id = %(worker)s,
+    started_at = clock_timestamp(),
+    deadline_at = clock_timestamp() + make_interval(secs => j.timeout_seconds + {RECORDING_MARGIN}),
+    type = j.type, job_version = j.version
+FROM job j
+WHERE e.id = ANY(%(ids)s) AND e.state = 'queued' AND j.id = e.job_id AND j.deleted_at IS NULL
+RETURNING e.id, e.job_id, e.attempt, e.retry_count, e.trigger, e.queue, e.scheduled_for,
+    COALESCE(e.payload, j.payload)::text, j.api, j.method, j.headers,
+    j.type = 'AT_MOST_ONCE', j.timeout_seconds, j.follow_redirects,
+    j.max_retry_count, j.min_backoff_seconds, j.max_backoff_seconds, j.backoff_factor, j.backoff_jitter,
+    j.success_status, j.no_retry_status
+"""
+
+# The columns of a history row that an execution brings along, in the order of HISTORY_COLUMNS.
+HISTORY_COLUMNS = """id, project_id, job_id, trigger, scheduled_for, due_at, queued_at, started_at,
+    finished_at, state, attempt, retry_count, max_retry_count, duration_ms, worker, response_status,
+    response_headers, response_body, response_truncated, error_code, error_message, phases, attempts,
+    job_version, redrive_of"""
+
+_FINISH = f"""
+WITH o AS (
+    SELECT * FROM unnest(
+        %(id)s::bigint[], %(attempt)s::int[], %(state)s::text[], %(age)s::float8[], %(duration_ms)s::float8[],
+        %(max_retry_count)s::int[], %(delay)s::float8[], %(spends)s::bool[], %(status)s::int[],
+        %(headers)s::jsonb[], %(body)s::bytea[], %(truncated)s::bool[], %(error_code)s::text[],
+        %(error_message)s::text[], %(phases)s::jsonb[], %(payload)s::text[]
+    ) AS o(id, attempt, outcome, age, duration_ms, max_retry_count, delay, spends, status, headers, body,
+           truncated, error_code, error_message, phases, sent)
+), retried AS (
+    UPDATE execution e SET
+        state = 'retrying', worker_id = NULL, started_at = NULL, deadline_at = NULL,
+        due_at = clock_timestamp() + make_interval(secs => o.delay - o.age),
+        retry_count = e.retry_count + o.spends::int,
+        payload = COALESCE(e.payload, o.sent::json, 'null'::json),
+        attempts = e.attempts || jsonb_build_array(jsonb_build_object(
+            'attempt', e.attempt, 'startedAt', e.started_at,
+            'finishedAt', clock_timestamp() - make_interval(secs => o.age),
+            'responseStatus', o.status, 'errorCode', o.error_code, 'errorMessage', o.error_message,
+            'phases', o.phases, 'worker', %(worker_name)s::text))
+    FROM o
+    WHERE o.outcome = 'retrying' AND e.id = o.id AND e.attempt = o.attempt AND e.worker_id = %(worker)s
+      AND e.state = 'running' AND e.cancel_requested_at IS NULL
+      AND NOT EXISTS (SELECT FROM job j WHERE j.id = e.job_id AND j.deleted_at IS NOT NULL)
+    RETURNING e.id, extract(epoch FROM e.due_at - clock_timestamp())::float8 AS due_in
+), gone AS (
+    DELETE FROM execution e USING o
+    WHERE e.id = o.id AND e.attempt = o.attempt AND e.worker_id = %(worker)s AND e.state = 'running'
+      AND (o.outcome <> 'retrying' OR e.cancel_requested_at IS NOT NULL
+           OR EXISTS (SELECT FROM job j WHERE j.id = e.job_id AND j.deleted_at IS NOT NULL))
+    RETURNING e.id, e.project_id, e.job_id, e.trigger, e.scheduled_for, e.due_at, e.queued_at, e.started_at,
+        clock_timestamp() - make_interval(secs => o.age) AS finished_at,
+        CASE WHEN o.outcome <> 'retrying' THEN o.outcome
+             WHEN e.cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE 'failed' END AS state,
+        e.attempt, e.retry_count, o.max_retry_count, o.duration_ms, o.status, o.headers, o.body, o.truncated,
+        o.error_code, o.error_message, o.phases, e.attempts, e.job_version, e.redrive_of, e.queue,
+        COALESCE(e.payload, o.sent::json) AS payload
+), history AS (
+    INSERT INTO execution_history ({HISTORY_COLUMNS})
+    SELECT id, project_id, job_id, trigger, scheduled_for, due_at, queued_at, started_at, finished_at, state,
+        attempt, retry_count, max_retry_count, duration_ms, %(worker_name)s, status, headers, body, truncated,
+        error_code, error_message, phases, attempts, job_version, redrive_of
+    FROM gone
+), dead AS (
+    INSERT INTO dead_letter (id, project_id, job_id, trigger, scheduled_for, payload, attempt, retry_count,
+        response_status, error_code, error_message, last_attempt, queue, failed_at)
+    SELECT id, project_id, job_id, trigger, scheduled_for, payload, attempt, retry_count, status, error_code,
+        error_message, jsonb_build_object('attempt', attempt, 'startedAt', started_at,
+            'finishedAt', finished_at, 'responseStatus', status, 'errorCode', error_code,
+            'errorMessage', error_message, 'phases', phases, 'worker', %(worker_name)s::text),
+        queue, finished_at
+    FROM gone WHERE state = 'failed'
+), last AS (
+    INSERT INTO job_last (job_id, last_execution_time, last_state)
+    SELECT DISTINCT ON (job_id) job_id, started_at, state FROM gone ORDER BY job_id, started_at DESC
+    ON CONFLICT (job_id) DO UPDATE SET
+        last_execution_time = excluded.last_execution_time, last_state = excluded.last_state
+    WHERE job_last.last_execution_time <= excluded.last_execution_time
+)
+SELECT id, state, NULL::float8 FROM gone UNION ALL SELECT id, 'retrying', due_in FROM retried
+"""
+
+_FINISH_FIELDS = tuple(Ended.__slots__)
+
+_HAND_BACK = """
+UPDATE execution SET
+    state = 'queued', worker_id = NULL, started_at = NULL, deadline_at = NULL, queued_at = clock_timestamp()
+WHERE id = ANY(%(ids)s) AND worker_id = %(worker)s AND state = 'running'
+RETURNING queue, id
+"""
+
+_CANCEL_OF_DELETED = f"""
+WITH gone AS (
+    DELETE FROM execution e USING job j
+    WHERE e.id = ANY(%(ids)s) AND e.state = 'queued' AND j.id = e.job_id AND j.deleted_at IS NOT NULL
+    RETURNING e.*, j.max_retry_count
+)
+INSERT INTO execution_history ({HISTORY_COLUMNS})
+SELECT id, project_id, job_id, trigger, scheduled_for, due_at, queued_at, NULL, clock_timestamp(), 'cancelled',
+    attempt, retry_count, max_retry_count, NULL, NULL, NULL, NULL, NULL, false, 'cancelled',
+    'The job was deleted.', NULL, attempts, job_version, redrive_of
+FROM gone
+"""
+
+
+def claim(link: Link, worker: UUID, ids: Sequence[int]) -> list[Claimed]:
+    """Move the queued ones of ``ids`` to running, owned by ``worker``, and return them with their jobs.
+
+    What is not returned is no longer queued, or its job was deleted (then it is cancelled here). A row that
+    Postgres cannot claim for its data raises DatabaseRefused; callers split the batch.
+    """
+    rows = link.execute(_CLAIM, {"worker": worker, "ids": sorted(ids)})
+    if len(rows) < len(ids):
+        found = {row[0] for row in rows}
+        link.execute(_CANCEL_OF_DELETED, {"ids": [i for i in ids if i not in found]})
+    return [Claimed(*row[:-2], *map(tuple, row[-2:])) for row in rows]
+
+
+def finish(link: Link, worker: UUID, worker_name: str, ended: Sequence[Ended]) -> list[Recorded]:
+    """Record how attempts ended: history and dead letter, or the retry. One statement, one commit.
+
+    Returns what was recorded; what is missing was fenced (somebody else owns it now).
+    """
+    recorded = _finish(link, worker, worker_name, ended)
+    if len(recorded) < len(ended):
+        # A cancel that came between the statement's snapshot and its row lock matches neither branch;
+        # a second look, with a new snapshot, tells it from an execution that is no longer ours.
+        found = {one.id for one in recorded}
+        recorded += _finish(link, worker, worker_name, [one for one in ended if one.id not in found])
+    return recorded
+
+
+def _finish(link: Link, worker: UUID, worker_name: str, ended: Sequence[Ended]) -> list[Recorded]:
+    ordered = sorted(ended, key=lambda one: one.id)
+    parameters: dict[str, Any] = {name: [getattr(one, name) for one in ordered] for name in _FINISH_FIELDS}
+    rows = link.execute(_FINISH, {**parameters, "worker": worker, "worker_name": worker_name})
+    return [Recorded(*row) for row in rows]
+
+
+def hand_back(link: Link, worker: UUID, ids: Sequence[int]) -> list[tuple[str, int]]:
+    """Return executions that were claimed but never sent to ``queued``. Gives (queue, id) to push."""
+    return [(queue, i) for queue, i in link.execute(_HAND_BACK, {"ids": sorted(ids), "worker": worker})]
+
+
+def flagged(link: Link, worker: UUID) -> list[int]:
+    """The running executions of ``worker`` that somebody asked to cancel."""
+    rows = link.execute(
+        "SELECT id FROM execution WHERE worker_id = %s AND state = 'running' "
+        "AND cancel_requested_at IS NOT NULL",
+        (worker,),
+    )
+    return [row[0] for row in rows]
+
+
+def running(link: Link, worker: UUID) -> list[int]:
+    """The executions that the database says ``worker`` is running."""
+    rows = link.execute("SELECT id FROM execution WHERE worker_id = %s AND state = 'running'", (worker,))
+    return [row[0] for row in rows]
+
+
+def in_halves(
+    act: Callable[[Sequence[T]], None], items: Sequence[T], refuse: Callable[[T, DatabaseRefused], None]
+) -> None:
+    """``act`` on ``items``; where Postgres refuses the data, on their halves, down to the rows at fault.
+
+    ``refuse`` is called for each single item that is refused. One bad row costs log2(n) more statements
+    and never its neighbours.
+    """
+    try:
+        act(items)
+    except DatabaseRefused as error:
+        if len(items) == 1:
+            refuse(items[0], error)
+            return
+        middle = len(items) // 2
+        in_halves(act, items[:middle], refuse)
+        in_halves(act, items[middle:], refuse)

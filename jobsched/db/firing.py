@@ -1,0 +1,261 @@
+"""The moves a poller makes when time has come: fire due schedules, release what waits.
+
+Fire is one transaction a batch: the schedule rows are locked first, before anything is computed, and the new
+slot and the schedule's next time change together. A slot is a unique row, so it fires once whatever happens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from jobsched.db.claims import HISTORY_COLUMNS
+from jobsched.db.connection import Cursor, Link
+
+
+@dataclass(frozen=True, slots=True)
+class DueSchedule:
+    """A locked schedule that is due, with what of its job decides. Times in seconds."""
+
+    job_id: int
+    next_slot: datetime
+    next_execution_time: datetime
+    last_slot: datetime | None
+    anchor: datetime
+    runs: int
+    project_id: int
+    schedule: str
+    timezone: str
+    is_recurring: bool
+    misfire_policy: str
+    misfire_grace_seconds: float
+    priority: int
+    pool: str
+    start_at: datetime | None
+    end_at: datetime | None
+    max_runs: int | None
+    jitter_seconds: float
+    max_retry_count: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewExecution:
+    """A slot to run. ``state`` is queued where its queue has room, else pending."""
+
+    project_id: int
+    job_id: int
+    scheduled_for: datetime
+    due_at: datetime
+    state: str
+    priority: int
+    pool: str
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedSlots:
+    """Slots that are not run: one row of history for ``count`` of them. ``error_code``: misfire or backlog."""
+
+    project_id: int
+    job_id: int
+    scheduled_for: datetime
+    count: int
+    error_code: str
+    error_message: str
+    max_retry_count: int
+    job_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """What a fired schedule becomes. None for ``next_slot``: nothing is due any more."""
+
+    job_id: int
+    next_slot: datetime | None
+    next_execution_time: datetime | None
+    last_slot: datetime | None
+    runs: int
+
+
+_LOCK_DUE = """
+SELECT job_id, next_slot, next_execution_time, last_slot, anchor, runs FROM job_schedule
+WHERE next_execution_time <= clock_timestamp()
+ORDER BY next_execution_time LIMIT %s FOR UPDATE SKIP LOCKED
+"""
+
+# A statement of its own, after the lock: its snapshot sees the edit that may just have released the row.
+_JOBS = """
+SELECT id, project_id, schedule, timezone, is_recurring, misfire_policy, misfire_grace_seconds, priority, pool,
+    start_at, end_at, max_runs, jitter_seconds, max_retry_count, version
+FROM job WHERE id = ANY(%s) AND is_active AND deleted_at IS NULL
+"""
+
+_INSERT = """
+INSERT INTO execution (trigger, project_id, job_id, scheduled_for, due_at, state, priority, pool, queue, queued_at)
+SELECT 'schedule', project_id, job_id, scheduled_for, due_at, state, priority, pool, queue,
+    CASE WHEN state = 'queued' THEN clock_timestamp() END
+FROM unnest(%(project_id)s::bigint[], %(job_id)s::bigint[], %(scheduled_for)s::timestamptz[],
+    %(due_at)s::timestamptz[], %(state)s::text[], %(priority)s::int[], %(pool)s::text[], %(queue)s::text[])
+    AS n(project_id, job_id, scheduled_for, due_at, state, priority, pool, queue)
+ON CONFLICT DO NOTHING
+RETURNING queue, id, state = 'queued'
+"""
+
+_ADVANCE = """
+UPDATE job_schedule s SET next_slot = a.next_slot, next_execution_time = a.next_execution_time,
+    last_slot = a.last_slot, runs = a.runs, fault = NULL
+FROM unnest(%(job_id)s::bigint[], %(next_slot)s::timestamptz[], %(next_execution_time)s::timestamptz[],
+    %(last_slot)s::timestamptz[], %(runs)s::int[]) AS a(job_id, next_slot, next_execution_time, last_slot, runs)
+WHERE s.job_id = a.job_id
+"""
+
+_SKIP = f"""
+WITH gone AS (
+    INSERT INTO execution_history ({HISTORY_COLUMNS}, skipped_count)
+    SELECT nextval('execution_id_seq'), project_id, job_id, 'schedule', scheduled_for, NULL, NULL, NULL,
+        clock_timestamp(), 'skipped', 0, 0, max_retry_count, NULL, NULL, NULL, NULL, NULL, false, error_code,
+        error_message, NULL, '[]', job_version, NULL, count
+    FROM unnest(%(project_id)s::bigint[], %(job_id)s::bigint[], %(scheduled_for)s::timestamptz[],
+        %(count)s::int[], %(error_code)s::text[], %(error_message)s::text[], %(max_retry_count)s::int[],
+        %(job_version)s::int[])
+        AS n(project_id, job_id, scheduled_for, count, error_code, error_message, max_retry_count, job_version)
+    RETURNING job_id, finished_at, state
+)
+INSERT INTO job_last (job_id, last_execution_time, last_state)
+SELECT DISTINCT ON (job_id) job_id, finished_at, state FROM gone ORDER BY job_id, finished_at DESC
+ON CONFLICT (job_id) DO UPDATE SET
+    last_execution_time = excluded.last_execution_time, last_state = excluded.last_state
+"""
+
+_WAITING_QUEUES = """
+WITH RECURSIVE q AS (
+    (SELECT queue FROM execution WHERE state IN ('pending', 'retrying') ORDER BY queue LIMIT 1)
+    UNION ALL
+    SELECT (SELECT e.queue FROM execution e WHERE e.state IN ('pending', 'retrying') AND e.queue > q.queue
+            ORDER BY e.queue LIMIT 1)
+    FROM q WHERE q.queue IS NOT NULL
+) SELECT queue FROM q WHERE queue IS NOT NULL
+"""
+
+# By priority, then by due time: a walk down the index for each priority that a band can hold, so that
+# neither rows due later nor a backlog of lower priority is ever read.
+_RELEASE = """
+UPDATE execution e SET state = 'queued', queued_at = clock_timestamp()
+FROM (
+    SELECT w.id FROM generate_series(10, 0, -1) AS p(priority), LATERAL (
+        SELECT id FROM execution
+        WHERE queue = %(queue)s AND state IN ('pending', 'retrying') AND priority = p.priority
+          AND due_at <= clock_timestamp()
+        ORDER BY due_at LIMIT %(room)s FOR UPDATE SKIP LOCKED
+    ) AS w LIMIT %(room)s
+) AS due
+WHERE e.id = due.id AND e.state IN ('pending', 'retrying')
+RETURNING e.id
+"""
+
+_NEXT_DUE = """
+SELECT extract(epoch FROM least(
+    (SELECT min(next_execution_time) FROM job_schedule WHERE next_execution_time > t.now),
+    (SELECT min(due_at) FROM execution WHERE state IN ('pending', 'retrying') AND due_at > t.now)
+) - t.now)::float8
+FROM (SELECT clock_timestamp() AS now) AS t
+"""
+
+
+def lock_due(cursor: Cursor, limit: int) -> tuple[datetime, list[DueSchedule], list[int]]:
+    """Lock up to ``limit`` due schedules that nobody else holds, the longest due first.
+
+    Returns the database's clock, the schedules, and the ids of locked ones whose job is gone or paused.
+    """
+    cursor.execute(_LOCK_DUE, (limit,))
+    locked = cursor.fetchall()
+    cursor.execute("SELECT clock_timestamp()")
+    now = _one(cursor)
+    if not locked:
+        return now, [], []
+    cursor.execute(_JOBS, ([row[0] for row in locked],))
+    jobs = {row[0]: row[1:] for row in cursor.fetchall()}
+    due = [DueSchedule(*row, *jobs[row[0]]) for row in locked if row[0] in jobs]
+    return now, due, [row[0] for row in locked if row[0] not in jobs]
+
+
+def rooms(cursor: Cursor, queues: Sequence[str], high_water: int) -> dict[str, int]:
+    """For each queue, how many more executions may become queued. Counts no further than the mark."""
+    found = {}
+    for queue in queues:
+        cursor.execute(
+            "SELECT count(*) FROM (SELECT FROM execution WHERE state = 'queued' AND queue = %s LIMIT %s) AS q",
+            (queue, high_water),
+        )
+        found[queue] = high_water - _one(cursor)
+    return found
+
+
+def backlogs(cursor: Cursor, jobs: Sequence[int], limit: int) -> dict[int, int]:
+    """How many executions wait for each of ``jobs``, counted no further than ``limit``. Zeros are left out."""
+    cursor.execute(
+        "SELECT j.id, (SELECT count(*) FROM (SELECT FROM execution e WHERE e.job_id = j.id "
+        "AND e.state <> 'running' LIMIT %s) AS w) FROM unnest(%s::bigint[]) AS j(id)",
+        (limit, list(jobs)),
+    )
+    return {job: count for job, count in cursor.fetchall() if count}
+
+
+def insert(cursor: Cursor, executions: Sequence[NewExecution]) -> list[tuple[str, int]]:
+    """Insert slots; one that exists already changes nothing. Returns (queue, id) of what is queued."""
+    cursor.execute(_INSERT, _columns(executions, NewExecution))
+    return [(queue, i) for queue, i, queued in cursor.fetchall() if queued]
+
+
+def advance(cursor: Cursor, advances: Sequence[Advance]) -> None:
+    """Give fired schedules their next times."""
+    cursor.execute(_ADVANCE, _columns(advances, Advance))
+
+
+def skip(cursor: Cursor, slots: Sequence[SkippedSlots]) -> None:
+    """Write what is not run into the history."""
+    cursor.execute(_SKIP, _columns(slots, SkippedSlots))
+
+
+def retire(cursor: Cursor, jobs: Sequence[int]) -> None:
+    """Take schedules whose job is gone or paused off the clock."""
+    cursor.execute(
+        "UPDATE job_schedule SET next_slot = NULL, next_execution_time = NULL WHERE job_id = ANY(%s)",
+        (list(jobs),),
+    )
+
+
+def push_aside(cursor: Cursor, job_id: int, fault: str, seconds: float) -> None:
+    """Put a schedule that cannot be fired ``seconds`` ahead and record why, so that it stops nobody."""
+    cursor.execute(
+        "UPDATE job_schedule SET next_execution_time = clock_timestamp() + make_interval(secs => %s), "
+        "fault = %s WHERE job_id = %s",
+        (seconds, fault[:2000].replace("\0", ""), job_id),
+    )
+
+
+def waiting_queues(link: Link) -> list[str]:
+    """The queues in which something is pending or retrying, due or not."""
+    return [row[0] for row in link.execute(_WAITING_QUEUES)]
+
+
+def release(link: Link, queue: str, room: int) -> list[int]:
+    """Move up to ``room`` due executions of one queue to queued, by priority and due time."""
+    return [row[0] for row in link.execute(_RELEASE, {"queue": queue, "room": room})]
+
+
+def next_due_in(link: Link) -> float | None:
+    """Seconds until the next future due time of a schedule or a waiting execution; None if there is none."""
+    seconds = link.execute(_NEXT_DUE)[0][0]
+    return None if seconds is None else float(seconds)
+
+
+def _columns(rows: Sequence[Any], kind: type) -> dict[str, list[Any]]:
+    return {name: [getattr(row, name) for row in rows] for name in kind.__slots__}  # type: ignore[attr-defined]
+
+
+def _one(cursor: Cursor) -> Any:
+    row = cursor.fetchone()
+    assert row is not None
+    return row[0]

@@ -1,0 +1,169 @@
+"""The moves a poller makes when something went wrong: lost workers, lost messages.
+
+Every statement is bounded and repeats its condition inside the UPDATE or DELETE, so that an execution which
+got an owner meanwhile is left alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jobsched.db.claims import HISTORY_COLUMNS
+from jobsched.db.connection import Link
+from jobsched.domain.retry import POISON_LOSSES
+
+#: A message counts as lost when its row is this much older, in seconds, than the head of its list.
+LOST_AFTER = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What became of executions whose worker was lost."""
+
+    retrying: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+    @property
+    def total(self) -> int:
+        """How many executions were taken from lost workers."""
+        return self.retrying + self.failed + self.cancelled
+
+
+# Whose worker is dead, unknown, or has missed the deadline. The oldest first, so that a large loss
+# is worked off in order.
+_LOST = """
+SELECT e.id FROM execution e LEFT JOIN worker_process w ON w.id = e.worker_id
+WHERE e.state = 'running'
+  AND (w.id IS NULL OR w.state = 'dead' OR e.deadline_at < clock_timestamp())
+ORDER BY e.id LIMIT %(limit)s FOR UPDATE OF e SKIP LOCKED
+"""
+
+_RECOVER = f"""
+WITH lost AS MATERIALIZED ({_LOST}), verdict AS (
+    SELECT e.id, e.worker_id, e.attempt, w.name AS worker,
+        CASE WHEN e.cancel_requested_at IS NOT NULL THEN 'cancelled'
+             WHEN e.type = 'AT_MOST_ONCE' THEN 'failed'
+             WHEN e.lost + 1 >= {POISON_LOSSES} OR j.deleted_at IS NOT NULL THEN 'failed'
+             ELSE 'retrying' END AS state,
+        CASE WHEN e.cancel_requested_at IS NOT NULL THEN 'cancelled'
+             WHEN e.type <> 'AT_MOST_ONCE' AND e.lost + 1 >= {POISON_LOSSES} THEN 'poison'
+             ELSE 'worker_lost' END AS code,
+        CASE WHEN e.cancel_requested_at IS NOT NULL THEN 'Cancelled; its worker was lost meanwhile.'
+             WHEN e.type <> 'AT_MOST_ONCE' AND e.lost + 1 >= {POISON_LOSSES}
+             THEN 'Three workers were lost while they ran this execution.'
+             ELSE 'The worker that ran this attempt was lost; whether the target was called is unknown.'
+        END AS message,
+        j.max_retry_count, j.payload AS job_payload
+    FROM lost JOIN execution e USING (id) JOIN job j ON j.id = e.job_id
+    LEFT JOIN worker_process w ON w.id = e.worker_id
+), retried AS (
+    UPDATE execution e SET
+        state = 'retrying', worker_id = NULL, started_at = NULL, deadline_at = NULL,
+        due_at = clock_timestamp(), lost = e.lost + 1,
+        attempts = e.attempts || jsonb_build_array(jsonb_build_object(
+            'attempt', e.attempt, 'startedAt', e.started_at, 'finishedAt', clock_timestamp(),
+            'responseStatus', NULL, 'errorCode', v.code, 'errorMessage', v.message, 'phases', NULL,
+            'worker', v.worker))
+    FROM verdict v
+    WHERE v.state = 'retrying' AND e.id = v.id AND e.attempt = v.attempt AND e.worker_id = v.worker_id
+      AND e.state = 'running'
+    RETURNING e.id
+), gone AS (
+    DELETE FROM execution e USING verdict v
+    WHERE v.state <> 'retrying' AND e.id = v.id AND e.attempt = v.attempt AND e.worker_id = v.worker_id
+      AND e.state = 'running'
+    RETURNING e.*, v.state AS final, v.code, v.message, v.worker, v.max_retry_count,
+        COALESCE(e.payload, v.job_payload) AS sent, clock_timestamp() AS finished_at
+), history AS (
+    INSERT INTO execution_history ({HISTORY_COLUMNS})
+    SELECT id, project_id, job_id, trigger, scheduled_for, due_at, queued_at, started_at, finished_at, final,
+        attempt, retry_count, max_retry_count, NULL, worker, NULL, NULL, NULL, false, code, message, NULL,
+        attempts, job_version, redrive_of
+    FROM gone
+), dead AS (
+    INSERT INTO dead_letter (id, project_id, job_id, trigger, scheduled_for, payload, attempt, retry_count,
+        response_status, error_code, error_message, last_attempt, queue, failed_at)
+    SELECT id, project_id, job_id, trigger, scheduled_for, sent, attempt, retry_count, NULL, code, message,
+        jsonb_build_object('attempt', attempt, 'startedAt', started_at, 'finishedAt', finished_at,
+            'responseStatus', NULL, 'errorCode', code, 'errorMessage', message, 'phases', NULL,
+            'worker', worker),
+        queue, finished_at
+    FROM gone WHERE final = 'failed'
+), last AS (
+    INSERT INTO job_last (job_id, last_execution_time, last_state)
+    SELECT DISTINCT ON (job_id) job_id, started_at, final FROM gone ORDER BY job_id, started_at DESC
+    ON CONFLICT (job_id) DO UPDATE SET
+        last_execution_time = excluded.last_execution_time, last_state = excluded.last_state
+    WHERE job_last.last_execution_time <= excluded.last_execution_time
+)
+SELECT (SELECT count(*) FROM retried), (SELECT count(*) FILTER (WHERE final = 'failed') FROM gone),
+    (SELECT count(*) FILTER (WHERE final = 'cancelled') FROM gone)
+"""
+
+_QUEUED_QUEUES = """
+WITH RECURSIVE q AS (
+    (SELECT queue FROM execution WHERE state = 'queued' ORDER BY queue LIMIT 1)
+    UNION ALL
+    SELECT (SELECT e.queue FROM execution e WHERE e.state = 'queued' AND e.queue > q.queue
+            ORDER BY e.queue LIMIT 1)
+    FROM q WHERE q.queue IS NOT NULL
+) SELECT queue FROM q WHERE queue IS NOT NULL
+"""
+
+# Lists are first in, first out by queued_at: a row much older than the head of its list is no longer in it.
+_REQUEUE_LOST = f"""
+UPDATE execution e SET queued_at = clock_timestamp()
+FROM (
+    SELECT id FROM execution
+    WHERE state = 'queued' AND queue = %(queue)s
+      AND queued_at < COALESCE(
+            (SELECT h.queued_at FROM execution h WHERE h.id = %(head)s AND h.state = 'queued'),
+            clock_timestamp()) - make_interval(secs => {LOST_AFTER})
+    ORDER BY queued_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+) AS lost
+WHERE e.id = lost.id AND e.state = 'queued'
+RETURNING e.id
+"""
+
+
+def recover_lost_workers(link: Link, limit: int = 500) -> Recovered:
+    """Take executions from dead workers and past deadlines: retried at once, or final where that is due.
+
+    A loss spends no retry, but the third is final (poison); at most once is never repeated.
+    """
+    return Recovered(*link.execute(_RECOVER, {"limit": limit})[0])
+
+
+def queued_queues(link: Link) -> list[str]:
+    """The queues in which something is queued."""
+    return [row[0] for row in link.execute(_QUEUED_QUEUES)]
+
+
+def stale_heads(link: Link, heads: Mapping[str, int | None]) -> dict[str, int]:
+    """Those heads of lists that are not queued: leftovers of moves that overtook their message."""
+    ids = [head for head in heads.values() if head is not None]
+    queued = {
+        row[0]
+        for row in link.execute("SELECT id FROM execution WHERE id = ANY(%s) AND state = 'queued'", (ids,))
+    }
+    return {queue: head for queue, head in heads.items() if head is not None and head not in queued}
+
+
+def requeue_lost(link: Link, queue: str, head: int | None, limit: int = 1000) -> list[int]:
+    """Give a new ``queued_at`` to rows whose message is lost, and return them to be pushed again.
+
+    ``head`` is the id at the head of the queue's list, None if the list is empty.
+    """
+    rows = link.execute(_REQUEUE_LOST, {"queue": queue, "head": head, "limit": limit})
+    return sorted(row[0] for row in rows)
+
+
+def queued_after(link: Link, queue: str, after: tuple[str, int] | None, limit: int) -> list[tuple[str, int]]:
+    """A page of a queue's queued rows, oldest first, as (queued_at as text, id); ``after`` is the last seen."""
+    rows = link.execute(
+        "SELECT queued_at::text, id FROM execution WHERE state = 'queued' AND queue = %(queue)s "
+        "AND (%(at)s::timestamptz IS NULL OR (queued_at, id) > (%(at)s::timestamptz, %(id)s)) "
+        "ORDER BY queued_at, id LIMIT %(limit)s",
+        {"queue": queue, "at": after and after[0], "id": after and after[1], "limit": limit},
+    )
+    return [(at, i) for at, i in rows]

@@ -1,0 +1,202 @@
+import threading
+
+import psycopg
+import pytest
+
+from jobsched.db import claims
+from jobsched.db.claims import Ended
+from jobsched.db.connection import Link
+from jobsched.errors import DatabaseRefused
+from tests.integration.factories import make_execution, make_job, make_worker
+
+
+def ended(id, attempt=1, state="succeeded", **more):
+    return Ended(id=id, attempt=attempt, state=state, age=0.0, duration_ms=12.5, max_retry_count=3, **more)
+
+
+def states(link):
+    live = link.execute("SELECT id, state FROM execution")
+    return dict(live + link.execute("SELECT id, state FROM execution_history"))
+
+
+def test_a_claim_takes_queued_rows_once_and_brings_the_job_along(link):
+    worker = make_worker(link)
+    job = make_job(link, payload={"b": 1, "a": [2]}, headers={"X-A": "b"}, timeout_seconds=7)
+    execution = make_execution(link, job)
+    [claimed] = claims.claim(link, worker, [execution, 999])
+    assert (claimed.id, claimed.job_id, claimed.attempt, claimed.timeout_seconds) == (execution, job, 1, 7)
+    assert (claimed.headers, claimed.success_status) == ({"X-A": "b"}, ("200-299",))
+    assert claimed.payload == '{"b": 1, "a": [2]}'
+    assert claims.claim(link, make_worker(link, "worker-2"), [execution]) == []
+
+
+def test_two_workers_that_claim_the_same_rows_share_them(link, database_url):
+    job = make_job(link)
+    ids = [make_execution(link, job) for _ in range(50)]
+    got, start = [], threading.Barrier(2)
+
+    def work(name):
+        own = Link(database_url, name)
+        worker = make_worker(own, name)
+        start.wait()
+        got.extend(one.id for one in claims.claim(own, worker, ids))
+        own.close()
+
+    threads = [threading.Thread(target=work, args=(f"w{n}",)) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(got) == ids
+
+
+def test_an_execution_of_a_deleted_job_is_cancelled_when_it_is_claimed(link):
+    job = make_job(link)
+    execution = make_execution(link, job)
+    link.execute("UPDATE job SET deleted_at = now() WHERE id = %s", (job,))
+    assert claims.claim(link, make_worker(link), [execution]) == []
+    assert states(link) == {execution: "cancelled"}
+
+
+def test_a_success_moves_to_history_with_what_was_captured(link):
+    worker = make_worker(link)
+    job = make_job(link)
+    execution = make_execution(link, job)
+    claims.claim(link, worker, [execution])
+    [recorded] = claims.finish(
+        link, worker, "w", [ended(execution, status=200, headers='[["A", "b"]]', body=b"\0\xff", phases="{}")]
+    )
+    assert (recorded.id, recorded.state) == (execution, "succeeded")
+    assert link.execute("SELECT count(*) FROM execution") == [(0,)]
+    assert link.execute(
+        "SELECT state, worker, response_status, response_body, attempts, duration_ms FROM execution_history"
+    ) == [("succeeded", "w", 200, b"\0\xff", [], 12.5)]
+    assert link.execute("SELECT job_id, last_state FROM job_last") == [(job, "succeeded")]
+
+
+def test_a_retry_keeps_the_failed_attempt_and_the_payload_that_was_sent(link):
+    worker = make_worker(link)
+    execution = make_execution(link, make_job(link, payload={"n": 1}))
+    claims.claim(link, worker, [execution])
+    [recorded] = claims.finish(
+        link,
+        worker,
+        "w",
+        [
+            ended(
+                execution, state="retrying", delay=2.0, spends=True, error_code="timeout", payload='{"n": 1}'
+            )
+        ],
+    )
+    assert recorded.state == "retrying"
+    assert recorded.due_in == pytest.approx(2.0, abs=0.5)
+    [(state, retries, payload, attempts, owner)] = link.execute(
+        "SELECT state, retry_count, payload, attempts, worker_id FROM execution"
+    )
+    assert (state, retries, payload, owner) == ("retrying", 1, {"n": 1}, None)
+    assert [(one["attempt"], one["errorCode"], one["worker"]) for one in attempts] == [(1, "timeout", "w")]
+
+
+def test_a_final_failure_becomes_a_dead_letter(link):
+    worker = make_worker(link)
+    execution = make_execution(link, make_job(link))
+    claims.claim(link, worker, [execution])
+    claims.finish(
+        link,
+        worker,
+        "w",
+        [ended(execution, state="failed", error_code="http_status", status=500, payload="7")],
+    )
+    [row] = link.execute("SELECT id, error_code, response_status, payload, last_attempt FROM dead_letter")
+    assert row[:4] == (execution, "http_status", 500, 7)
+    assert row[4]["responseStatus"] == 500
+
+
+@pytest.mark.parametrize("wrong", ["attempt", "worker", "done"])
+def test_a_finish_by_anyone_but_the_owner_of_the_attempt_changes_nothing(link, wrong):
+    worker = make_worker(link)
+    execution = make_execution(link, make_job(link))
+    claims.claim(link, worker, [execution])
+    if wrong == "done":
+        claims.finish(link, worker, "w", [ended(execution)])
+    before = states(link)
+    owner = make_worker(link, "other") if wrong == "worker" else worker
+    late = ended(execution, attempt=2 if wrong == "attempt" else 1, state="failed")
+    assert claims.finish(link, owner, "w", [late]) == []
+    assert states(link) == before
+    assert link.execute("SELECT count(*) FROM dead_letter") == [(0,)]
+
+
+def test_a_retry_of_a_flagged_execution_ends_cancelled_and_a_success_stays_a_success(link):
+    worker = make_worker(link)
+    job = make_job(link)
+    first, second = make_execution(link, job), make_execution(link, job)
+    claims.claim(link, worker, [first, second])
+    link.execute("UPDATE execution SET cancel_requested_at = now()")
+    assert claims.flagged(link, worker) == [first, second]
+    claims.finish(link, worker, "w", [ended(first, state="retrying"), ended(second)])
+    assert states(link) == {first: "cancelled", second: "succeeded"}
+
+
+def test_a_cancel_that_lands_while_the_retry_is_written_is_not_lost(link, database_url):
+    worker = make_worker(link)
+    execution = make_execution(link, make_job(link))
+    claims.claim(link, worker, [execution])
+    with psycopg.connect(database_url) as user:
+        user.execute("UPDATE execution SET cancel_requested_at = now()")
+        finishing = threading.Thread(
+            target=claims.finish, args=(link, worker, "w", [ended(execution, state="retrying")])
+        )
+        finishing.start()
+        _wait_for_a_lock(user)
+        user.commit()
+        finishing.join()
+    assert states(link) == {execution: "cancelled"}
+
+
+def _wait_for_a_lock(connection):
+    for _ in range(500):
+        [(waiting,)] = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        ).fetchall()
+        if waiting:
+            return
+        connection.execute("SELECT pg_sleep(0.01)")
+    raise AssertionError("nobody waits for a lock")
+
+
+def test_the_failure_of_a_deleted_job_is_final(link):
+    worker = make_worker(link)
+    job = make_job(link)
+    execution = make_execution(link, job)
+    claims.claim(link, worker, [execution])
+    link.execute("UPDATE job SET deleted_at = now()")
+    claims.finish(link, worker, "w", [ended(execution, state="retrying", error_code="timeout")])
+    assert states(link) == {execution: "failed"}
+
+
+def test_what_was_never_sent_is_queued_again(link):
+    worker = make_worker(link)
+    execution = make_execution(link, make_job(link))
+    claims.claim(link, worker, [execution])
+    assert claims.running(link, worker) == [execution]
+    assert claims.hand_back(link, worker, [execution]) == [("default", execution)]
+    assert states(link) == {execution: "queued"}
+    assert claims.hand_back(link, worker, [execution]) == []
+
+
+def test_one_row_that_postgres_refuses_does_not_hold_up_its_batch(link):
+    worker = make_worker(link)
+    job = make_job(link)
+    ids = [make_execution(link, job) for _ in range(8)]
+    claims.claim(link, worker, ids)
+    batch = [ended(i, error_message="\0" if i == ids[3] else "\ud800" if i == ids[6] else None) for i in ids]
+    refused = []
+
+    def refuse(one, error):
+        assert isinstance(error, DatabaseRefused)
+        refused.append(one.id)
+
+    claims.in_halves(lambda part: claims.finish(link, worker, "w", part), batch, refuse)
+    assert refused == [ids[3], ids[6]]
+    assert sorted(states(link).values()) == ["running"] * 2 + ["succeeded"] * 6
