@@ -1,0 +1,61 @@
+"""Turns libcurl's error numbers into ours: what to call it, what to tell the user, and whether anything left.
+
+Only resolve, connect and TLS errors are certain to have happened before the request. Everything else may have
+reached the target, 55, 56 and 65 (sending, receiving, rewinding) in particular: their end is unknown.
+"""
+
+import os
+from dataclasses import dataclass
+
+import pycurl
+
+_CONNECT = frozenset({pycurl.E_COULDNT_CONNECT, pycurl.E_COULDNT_RESOLVE_PROXY, 97})  # 97: E_PROXY
+_TLS = frozenset(
+    {
+        pycurl.E_SSL_CONNECT_ERROR,
+        pycurl.E_PEER_FAILED_VERIFICATION,
+        pycurl.E_SSL_CACERT_BADFILE,
+        pycurl.E_SSL_CERTPROBLEM,
+        pycurl.E_SSL_CIPHER,
+        pycurl.E_SSL_ISSUER_ERROR,
+        pycurl.E_SSL_INVALIDCERTSTATUS,
+    }
+)
+_SENTENCES = {
+    pycurl.E_GOT_NOTHING: "The target closed the connection without answering.",
+    pycurl.E_PARTIAL_FILE: "The answer was cut off inside its body.",
+    pycurl.E_SEND_ERROR: "The connection broke while the request was sent.",
+    pycurl.E_RECV_ERROR: "The connection broke before the answer was complete.",
+    pycurl.E_SEND_FAIL_REWIND: "The target closed the connection while the request was under way.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why there is no answer. ``before_request``: certainly nothing of the request was sent."""
+
+    code: str
+    message: str
+    before_request: bool
+
+
+def classify(number: int, detail: str, *, errno: int, host: str, port: int) -> Failure:
+    """The failure behind libcurl's ``number`` and its own words ``detail``; a timeout is not judged here.
+
+    ``errno`` is the system's reason, 0 if none.
+    """
+    if number == pycurl.E_COULDNT_RESOLVE_HOST:
+        return Failure("dns_failed", f"The name {host} cannot be resolved.", True)
+    if number in _CONNECT:
+        why = os.strerror(errno) if errno else "the host cannot be reached"
+        return Failure("connect_failed", f"No connection to {host} port {port}: {why}.", True)
+    if number in _TLS:
+        return Failure("tls_failed", f"TLS with {host} failed: {_sentence(detail)}", True)
+    # CURLE_UNSUPPORTED_PROTOCOL also stands for an HTTP/0.9 answer.
+    message = _SENTENCES.get(number) or f"The answer is not valid HTTP: {_sentence(detail)}"
+    return Failure("protocol_error", message, False)
+
+
+def _sentence(detail: str) -> str:
+    text = "".join(character for character in detail.strip() if character.isprintable())[:300]
+    return text if text.endswith(".") else f"{text}."

@@ -1,0 +1,57 @@
+"""What goes into the transport and what comes out of it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One HTTP request, complete: the transport adds nothing but Host and Content-Length."""
+
+    execution_id: int
+    attempt: int
+    method: str
+    url: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes | None
+    """None: no body, and no Content-Type either."""
+    timeout_seconds: float
+    """For the whole call: name lookup, connection, redirects and the answer's last byte."""
+    connect_timeout_seconds: float = 10.0
+    """For TCP and TLS of one connection."""
+    follow_redirects: bool = False
+    fresh_connection: bool = False
+    """Never on a kept connection, on which the client cannot tell a late close from a lost request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """Milliseconds. Each is a duration of its own; over redirects they add up. ``total_ms`` is the whole call."""
+
+    dns_ms: float
+    connect_ms: float
+    tls_ms: float
+    first_byte_ms: float
+    total_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a call ended. ``error_code`` is None when an answer was received, whatever its status."""
+
+    call: Call
+    status: int | None
+    """The answer's status; None unless its headers were complete, and its body too or cut by our own limit."""
+    headers: tuple[tuple[str, str], ...]
+    """The answer's, names as sent, free of control characters."""
+    body: bytes
+    """The first bytes of the answer, as sent: never decoded or decompressed."""
+    truncated: bool
+    """The answer's body was longer than ``body``."""
+    error_code: str | None
+    error_message: str | None
+    """One sentence for the user, without secrets."""
+    sent: bool
+    """False only if certainly no byte of the request left: then even an at-most-once call may be repeated."""
+    phases: Phases
+    ended_at: datetime

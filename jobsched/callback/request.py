@@ -1,0 +1,135 @@
+"""Builds the request of one attempt: method, URL, headers and the very bytes of the body.
+
+Pure. What names an execution (``webhook-id``, ``Idempotency-Key``, ``Jobsched-Scheduled-For``) is the same in
+every attempt, so that a target can drop what it has seen; ``webhook-timestamp`` and the signature are of the
+attempt. Signing follows Standard Webhooks 1.0.0 and covers exactly the bytes that are sent.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from hashlib import blake2b
+
+from jobsched import __version__
+from jobsched.callback.model import Call
+from jobsched.clock import rfc3339
+from jobsched.domain.headers import FORBIDDEN_HEADERS, check_header
+from jobsched.domain.targets import parse_url
+
+__all__ = ["FORBIDDEN_HEADERS", "Sign", "build", "check_header", "compact_json"]
+
+Sign = Callable[[str, int, bytes], str]
+"""(message id, Unix seconds, body) → the value of ``webhook-signature``."""
+
+_USER_AGENT = f"jobsched/{__version__}"
+_BLANK = re.compile(r"[ \t\r\n]")
+_STRING_OR_BLANK = re.compile(r'("(?:[^"\\]|\\.)*")|[ \t\r\n]+')
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+def build(
+    *,
+    execution_id: int,
+    job_id: int,
+    attempt: int,
+    incarnation: str,
+    scheduled_for: datetime,
+    trigger: str,
+    method: str,
+    url: str,
+    job_headers: Mapping[str, str],
+    payload_json: str | None,
+    timeout_seconds: float,
+    follow_redirects: bool,
+    at_most_once: bool,
+    now: datetime,
+    signatures: Sign | None = None,
+) -> Call:
+    """The complete call of one attempt.
+
+    ``payload_json`` is JSON text; None and ``null`` mean no body. ``now`` is the wall clock of the attempt.
+    The job may set Content-Type, User-Agent and Accept; every header of ours comes once, from here.
+    Raises ValueError with one sentence for the user when the job cannot be called as it stands: the row
+    ends as ``invalid_job`` and holds up no other.
+    """
+    if method not in _METHODS:
+        raise ValueError(f"The method {method!r} is not one of {', '.join(sorted(_METHODS))}.")
+    parse_url(url)
+    body = _body(payload_json)
+    message_id = f"exec_{incarnation}_{execution_id}"
+    timestamp = int(now.timestamp())
+    headers = [
+        *_job_headers(job_headers, has_body=body is not None),
+        ("Accept-Encoding", "identity"),
+        ("Idempotency-Key", message_id),
+        ("Jobsched-Job-Id", str(job_id)),
+        ("Jobsched-Execution-Id", str(execution_id)),
+        ("Jobsched-Attempt", str(attempt)),
+        ("Jobsched-Scheduled-For", rfc3339(scheduled_for)),
+        ("Jobsched-Trigger", trigger),
+        ("traceparent", _traceparent(message_id, attempt)),
+        ("webhook-id", message_id),
+        ("webhook-timestamp", str(timestamp)),
+    ]
+    if signatures is not None:
+        headers.append(("webhook-signature", signatures(message_id, timestamp, body or b"")))
+    return Call(
+        execution_id=execution_id,
+        attempt=attempt,
+        method=method,
+        url=url,
+        headers=tuple(headers),
+        body=body,
+        timeout_seconds=timeout_seconds,
+        follow_redirects=follow_redirects,
+        # libcurl repeats a request by itself when a kept connection turns out dead, unless it would have to
+        # rewind a body. Without one, only a connection of its own keeps a call from going out twice.
+        fresh_connection=at_most_once or not body,
+    )
+
+
+def compact_json(text: str) -> str:
+    """JSON ``text`` without blanks between its tokens; every token stays as it is written.
+
+    Not by ``json.loads`` and ``dumps``, which would turn 1.10 into 1.1, 1e400 into Infinity and cost more.
+    """
+    return _STRING_OR_BLANK.sub(r"\1", text) if _BLANK.search(text) else text
+
+
+def _body(payload_json: str | None) -> bytes | None:
+    if payload_json is None:
+        return None
+    text = compact_json(payload_json)
+    if text == "null":
+        return None
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("The payload contains half a character (a lone surrogate).") from None
+
+
+def _job_headers(job_headers: Mapping[str, str], *, has_body: bool) -> list[tuple[str, str]]:
+    headers = []
+    given = set()
+    for name, value in job_headers.items():
+        if reason := check_header(name, value):
+            raise ValueError(reason)
+        lower = name.lower()
+        if lower == "content-type" and not has_body:
+            continue
+        given.add(lower)
+        headers.append((name, value.strip(" \t")))
+    if has_body and "content-type" not in given:
+        headers.append(("Content-Type", "application/json"))
+    if "user-agent" not in given:
+        headers.append(("User-Agent", _USER_AGENT))
+    if "accept" not in given:
+        headers.append(("Accept", "*/*"))
+    return headers
+
+
+def _traceparent(message_id: str, attempt: int) -> str:
+    """W3C Trace Context: one trace an execution, one span an attempt, sampled; the same if asked again."""
+    trace = blake2b(message_id.encode(), digest_size=16, person=b"jobsched-trace").hexdigest()
+    span = blake2b(f"{message_id}.{attempt}".encode(), digest_size=8, person=b"jobsched-span").hexdigest()
+    return f"00-{trace}-{span}-01"

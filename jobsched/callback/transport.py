@@ -1,0 +1,298 @@
+"""The transport: thousands of calls at once from one thread, by one libcurl multi handle on epoll.
+
+Everything that libcurl would decide by itself is taken from it where that has been seen to go wrong: name
+lookups (a pool of our own), redirects, repeats on dying connections, proxies from the environment, waiting
+(``socket_action`` on epoll), and what counts as a complete answer.
+
+Its owner calls ``start`` and ``turn`` from one thread; only ``wake`` is for others. A handle is attached to
+libcurl from ``arm`` until its call lands, and then goes back to the free list.
+"""
+
+import ssl
+from collections import deque
+from functools import partial
+from heapq import heappop, heappush
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import certifi
+import pycurl
+
+from jobsched.callback.failure import Failure
+from jobsched.callback.flight import Flight
+from jobsched.callback.guard import Guard
+from jobsched.callback.loop import Waker, best_watch
+from jobsched.callback.model import Call, Result
+from jobsched.callback.resolver import Addresses, Answer, Resolver
+from jobsched.clock import monotonic
+from jobsched.domain.targets import TargetUrl, parse_url
+
+_REMEMBERED_PINS = 10_000
+
+# Where distributions keep the certificates that an operator adds to; certifi is the last resort.
+_CA_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+
+
+class Transport:
+    """Sends calls and returns how they ended.
+
+    ``concurrency`` bounds the connections that are kept, not the calls: the caller's seats do that. Soft
+    descriptor limits are the caller's business too: up to two a call. ``capture_bytes`` of an answer are kept,
+    reading stops after ``read_limit`` bytes. With a ``proxy``, names are left to it to resolve and only
+    literal addresses are guarded here. ``ca_bundle`` is a PEM file; by default the system's.
+    """
+
+    def __init__(
+        self,
+        *,
+        concurrency: int,
+        guard: Guard,
+        resolver: Resolver,
+        capture_bytes: int = 8192,
+        read_limit: int = 1_048_576,
+        proxy: str | None = None,
+        ca_bundle: str | None = None,
+    ) -> None:
+        self._guard = guard
+        self._resolver = resolver
+        self._proxied = proxy is not None
+        self._capture_bytes = capture_bytes
+        self._read_limit = read_limit
+        self._fixed: tuple[tuple[int, Any], ...] = (
+            # Empty strings, not unset options: those mean "as the environment says".
+            (pycurl.PROXY, proxy or ""),
+            (pycurl.NOPROXY, ""),
+            (pycurl.CAINFO, ca_bundle or _system_ca_bundle()),
+        )
+        self._flights: dict[int, Flight] = {}
+        self._free: list[Flight] = []
+        self._ended: list[Result] = []
+        self._waiting: list[tuple[float, int, int]] = []
+        self._resolved: deque[tuple[Flight, int, Answer]] = deque()
+        self._pins: dict[tuple[str, int], tuple[Addresses, list[str] | str]] = {}
+        self._timer_due = inf
+        self._waker = Waker()
+        self._watch = best_watch()
+        self._watch.on_socket(pycurl.POLL_IN, self._waker.fd, None, None)
+        self._multi = pycurl.CurlMulti()
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch.on_socket)
+        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
+        self._multi.setopt(pycurl.M_MAXCONNECTS, concurrency)
+        self._multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_NOTHING)
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls were started and have not ended."""
+        return len(self._flights)
+
+    def start(self, call: Call) -> None:
+        """Begin ``call`` now. Whatever is wrong with it comes back from ``turn`` as its Result.
+
+        Raises ValueError if a call of the same execution is in flight.
+        """
+        if call.execution_id in self._flights:
+            raise ValueError(f"execution {call.execution_id} is already in flight")
+        flight = self._free.pop() if self._free else self._new_flight()
+        now = monotonic()
+        flight.begin(call, now)
+        self._flights[call.execution_id] = flight
+        self._approach(flight, now)
+
+    def abort(self, execution_id: int, error_code: str, message: str) -> bool:
+        """End a call; its Result carries ``error_code`` and comes with the next turn. False: not in flight."""
+        flight = self._flights.get(execution_id)
+        if flight is None:
+            return False
+        self._end(flight, flight.abandoned(error_code, message, monotonic()))
+        return True
+
+    def turn(self, timeout: float) -> list[Result]:
+        """Move all calls on; wait up to ``timeout`` seconds for something to do. Returns the calls that ended."""
+        self._admit()
+        if self._run_timers():
+            # A target nearby may have answered already, and no event will tell.
+            self._collect()
+        ready = self._watch.wait(self._nap(timeout))
+        act = self._multi.socket_action
+        for fd, events in ready:
+            if fd == self._waker.fd:
+                self._waker.hush()
+                self._admit()
+            else:
+                act(fd, events)
+        if self._run_timers() or ready:
+            self._collect()
+        ended, self._ended = self._ended, []
+        return ended
+
+    def wake(self) -> None:
+        """End the present wait of ``turn``, or the next one. Thread-safe."""
+        self._waker.wake()
+
+    def close(self) -> None:
+        """Drop all calls without a Result and give the descriptors back. The resolver stays its owner's."""
+        for flight in [*self._flights.values(), *self._free]:
+            if flight.attached:
+                self._multi.remove_handle(flight.curl)
+                flight.attached = False
+            flight.close()
+        self._flights.clear()
+        self._free.clear()
+        self._multi.close()
+        self._watch.close()
+        self._waker.close()
+
+    def _approach(self, flight: Flight, now: float) -> None:
+        """Find out where the flight's request goes, ask the guard, and launch it or let it wait for a lookup."""
+        try:
+            target = parse_url(flight.request.url)
+        except ValueError as error:
+            self._end(flight, flight.result(Failure("invalid_job", str(error), True), now))
+            return
+        if target.address is not None:
+            if reason := self._guard.check_address(target.host):
+                self._end(flight, flight.result(Failure("target_refused", reason, True), now))
+            else:
+                self._launch(flight, target, None, now)
+        elif self._proxied:
+            self._launch(flight, target, None, now)
+        elif (addresses := self._resolver.cached(target.host)) is not None:
+            self._launch_to(flight, target, addresses, now)
+        else:
+            heappush(self._waiting, (flight.deadline, flight.call.execution_id, flight.serial))
+            self._resolver.resolve(target.host, target.port, partial(self._on_answer, flight, flight.serial))
+
+    def _launch_to(self, flight: Flight, target: TargetUrl, addresses: Addresses, now: float) -> None:
+        known = self._pins.get((target.host, target.port))
+        if known is None or known[0] is not addresses:
+            known = self._remember_pin(target, addresses)
+        pin = known[1]
+        if isinstance(pin, str):
+            self._end(flight, flight.result(Failure("target_refused", pin, True), now))
+        else:
+            self._launch(flight, target, pin, now)
+
+    def _remember_pin(self, target: TargetUrl, addresses: Addresses) -> tuple[Addresses, list[str] | str]:
+        """The name's entry for libcurl, or why it is refused: one bad address among several is enough."""
+        reasons = (self._guard.check_address(address) for address in addresses)
+        reason = next((reason for reason in reasons if reason), None)
+        pin: list[str] | str
+        if reason is not None:
+            pin = f"The name {target.host} leads to a refused address: {reason}"
+        else:
+            # The plus lets libcurl forget the entry; each call brings its own anyway, which replaces it.
+            pin = [f"+{target.host}:{target.port}:{','.join(addresses)}"]
+        if len(self._pins) >= _REMEMBERED_PINS:
+            self._pins.clear()
+        known = self._pins[target.host, target.port] = (addresses, pin)
+        return known
+
+    def _launch(self, flight: Flight, target: TargetUrl, pin: list[str] | None, now: float) -> None:
+        if now >= flight.deadline:
+            self._end(flight, flight.timed_out(flight.redirects > 0, now))
+            return
+        try:
+            flight.arm(target, pin, now)
+        except (ValueError, pycurl.error):
+            # The API refuses such jobs; a row that got past it must not hold up the others.
+            message = "The request cannot be built: a header or the URL has characters that cannot be sent."
+            self._end(flight, flight.result(Failure("invalid_job", message, True), now))
+            return
+        flight.attached = True
+        self._multi.add_handle(flight.curl)
+
+    def _on_answer(self, flight: Flight, serial: int, answer: Answer) -> None:
+        """Called in a thread of the resolver."""
+        self._resolved.append((flight, serial, answer))
+        self._waker.wake()
+
+    def _admit(self) -> None:
+        """Launch the calls whose names have been looked up."""
+        while self._resolved:
+            flight, serial, answer = self._resolved.popleft()
+            if flight.serial != serial or flight.waiting_since is None:
+                # The call ended while it waited; the flight may carry another by now.
+                continue
+            now = monotonic()
+            if isinstance(answer, str):
+                self._end(flight, flight.result(Failure("dns_failed", answer, True), now))
+            else:
+                self._launch_to(flight, parse_url(flight.request.url), answer, now)
+
+    def _run_timers(self) -> bool:
+        """End lookups that are out of time and let libcurl do what is due; True if it did anything."""
+        now = monotonic()
+        while self._waiting and self._waiting[0][0] <= now:
+            _, execution_id, serial = heappop(self._waiting)
+            flight = self._flights.get(execution_id)
+            if flight is not None and flight.serial == serial and flight.waiting_since is not None:
+                self._end(flight, flight.timed_out(flight.redirects > 0, now))
+        if self._timer_due > now:
+            return False
+        # First forgotten, then run: libcurl calls _on_timer with the next one while it runs.
+        self._timer_due = inf
+        self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        if self._timer_due == inf and (left := self._multi.timeout()) >= 0:
+            # It does not call for a timer that it believes is still set.
+            self._timer_due = now + max(left, 1) / 1000
+        return True
+
+    def _on_timer(self, milliseconds: int) -> None:
+        self._timer_due = inf if milliseconds < 0 else monotonic() + milliseconds / 1000
+
+    def _nap(self, timeout: float) -> float:
+        if self._ended:
+            return 0.0
+        due = min(self._timer_due, self._waiting[0][0] if self._waiting else inf)
+        return max(0.0, min(timeout, due - monotonic()))
+
+    def _collect(self) -> None:
+        _, succeeded, failed = self._multi.info_read()
+        for curl in succeeded:
+            self._land(curl.flight, 0, "")
+        for curl, number, detail in failed:
+            self._land(curl.flight, number, detail)
+
+    def _land(self, flight: Flight, number: int, detail: str) -> None:
+        now = monotonic()
+        result = flight.land(number, detail, now)
+        if result is not None:
+            self._end(flight, result)
+            return
+        self._detach(flight)
+        flight.enter_hop(now)
+        self._approach(flight, now)
+
+    def _end(self, flight: Flight, result: Result) -> None:
+        self._detach(flight)
+        # A lookup that comes later finds another serial.
+        flight.serial += 1
+        del self._flights[flight.call.execution_id]
+        self._free.append(flight)
+        self._ended.append(result)
+
+    def _detach(self, flight: Flight) -> None:
+        if flight.attached:
+            self._multi.remove_handle(flight.curl)
+            flight.attached = False
+
+    def _new_flight(self) -> Flight:
+        return Flight(
+            # Behind a proxy every socket leads to it; the operator chose it, and it guards what lies beyond.
+            check=_allow_all if self._proxied else self._guard.check_address,
+            fixed=self._fixed,
+            capture_bytes=self._capture_bytes,
+            read_limit=self._read_limit,
+        )
+
+
+def _allow_all(_address: str) -> None:
+    return None
+
+
+def _system_ca_bundle() -> str:
+    of_python = ssl.get_default_verify_paths().cafile
+    return next(
+        (path for path in (of_python, *_CA_BUNDLES) if path and Path(path).is_file()), certifi.where()
+    )
