@@ -2,7 +2,19 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import Field
+from pydantic.config import JsonDict
+
+from jobsched.domain.instants import read_instant
+from jobsched.domain.json_text import compact
+from jobsched.domain.spec_fields import MAX_PAYLOAD_BYTES
+from jobsched.domain.validation import Input, read
+from jobsched.errors import Fault, InvalidInput
+
+#: One call names at most so many ids.
+MAX_IDS = 10_000
 
 
 class _JobsPayload:
@@ -10,7 +22,7 @@ class _JobsPayload:
         return "JOBS_PAYLOAD"
 
 
-#: Says that no payload was given: the job's (or, for a redrive, the dead letter's) is sent. None means no body.
+#: No payload was given: the job's (for a redrive, the dead letter's) is sent. None means no body.
 JOBS_PAYLOAD: Final = _JobsPayload()
 
 
@@ -35,16 +47,111 @@ class RedriveRequest:
     payload: Any = JOBS_PAYLOAD
 
 
+Id = Annotated[int, Field(ge=1, le=2**63 - 1)]
+_INSTANT: JsonDict = {"format": "date-time"}
+
+
+class FilterIn(Input):
+    """Which dead letters: all conditions given must hold."""
+
+    job_id: Id | None = Field(None, description="Of this job.")
+    error_code: str | None = Field(None, max_length=50, description="That ended with this error.")
+    from_: str | None = Field(
+        None,
+        alias="from",
+        max_length=100,
+        description="With a `scheduledFor` at or after this instant.",
+        json_schema_extra=_INSTANT,
+    )
+    to: str | None = Field(
+        None,
+        max_length=100,
+        description="With a `scheduledFor` before this instant.",
+        json_schema_extra=_INSTANT,
+    )
+    all: bool = Field(False, description="Every one; for a filter without any other condition.")
+
+
+class DiscardIn(Input):
+    """Either `ids` or `filter`. What selects nothing by its wording is refused."""
+
+    ids: list[Id] | None = Field(None, max_length=MAX_IDS, description="These executions' dead letters.")
+    filter: FilterIn | None = Field(None, description="Those that match.")
+
+
+class RedriveIn(DiscardIn):
+    """Either `ids` or `filter`, and how."""
+
+    rate_per_second: float | None = Field(
+        None, gt=0, le=1_000_000, description="Spreads the executions; by default all are due at once."
+    )
+    payload: Any = Field(None, description="Sent instead of what was sent; only for a single id.")
+
+
+class RunIn(Input):
+    """What a run by hand may change."""
+
+    payload: Any = Field(None, description="Sent instead of the job's; `null`: no body.")
+
+
 def parse_run(body: object | None) -> Any:
-    """The payload of a run-now, or JOBS_PAYLOAD. ``body`` None means that none was sent. Raises InvalidInput."""
-    raise NotImplementedError
+    """The payload of a run-now, or JOBS_PAYLOAD; ``body`` None: no body was sent. Raises InvalidInput."""
+    return JOBS_PAYLOAD if body is None else _payload(read(RunIn, body))
 
 
 def parse_redrive(body: object) -> RedriveRequest:
     """What a redrive asks for. Raises InvalidInput; an empty selector is a fault, never everything."""
-    raise NotImplementedError
+    given = read(RedriveIn, body)
+    selector, payload = _selector(given), _payload(given)
+    if payload is not JOBS_PAYLOAD and (selector.ids is None or len(selector.ids) != 1):
+        raise InvalidInput([Fault("/payload", "may only be given for a single id")])
+    return RedriveRequest(selector=selector, rate_per_second=given.rate_per_second, payload=payload)
 
 
 def parse_discard(body: object) -> Selector:
     """What a discard asks for. Raises InvalidInput; an empty selector is a fault, never everything."""
-    raise NotImplementedError
+    return _selector(read(DiscardIn, body))
+
+
+def _payload(given: RunIn | RedriveIn) -> Any:
+    if "payload" not in given.model_fields_set:
+        return JOBS_PAYLOAD
+    size = len(compact(given.payload).encode())
+    if size > MAX_PAYLOAD_BYTES:
+        raise InvalidInput(
+            [Fault("/payload", f"has {size} bytes as JSON; at most {MAX_PAYLOAD_BYTES} are allowed")]
+        )
+    return given.payload
+
+
+def _selector(given: DiscardIn) -> Selector:
+    if (given.ids is None) == (given.filter is None):
+        raise InvalidInput([Fault("", "needs either ids or filter")])
+    if given.filter is None:
+        if not given.ids:
+            raise InvalidInput([Fault("/ids", "is empty; name at least one id")])
+        return Selector(ids=tuple(sorted(set(given.ids))))
+    return _filter(given.filter)
+
+
+def _filter(given: FilterIn) -> Selector:
+    faults: list[Fault] = []
+    bounds = {}
+    for name, text in (("from", given.from_), ("to", given.to)):
+        try:
+            bounds[name] = None if text is None else read_instant(text)
+        except ValueError as error:
+            faults.append(Fault(f"/filter/{name}", str(error)))
+    narrow = any(value is not None for value in (given.job_id, given.error_code, given.from_, given.to))
+    if narrow == given.all:
+        wrong = "all stands alone" if narrow else 'is empty; {"all": true} selects every dead letter'
+        faults.append(Fault("/filter", wrong))
+    if faults:
+        raise InvalidInput(faults)
+    return Selector(
+        job_id=given.job_id,
+        error_code=given.error_code,
+        from_=bounds["from"],
+        to=bounds["to"],
+        all=given.all,
+    )

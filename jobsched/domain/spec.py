@@ -2,7 +2,8 @@
 
 ``JobSpec`` is the definition as everything inside jobsched uses it. The functions here read a request's JSON
 strictly (no ``"5"`` for 5, no unknown field), collect every fault with its RFC 6901 pointer and raise
-``InvalidInput`` with all of them. Limits and rules are those of docs/api.md.
+``InvalidInput`` with all of them. Fields and ranges are in jobsched/domain/spec_fields.py, the other rules in
+jobsched/domain/spec_rules.py.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,14 +11,50 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from pydantic import ValidationError
+
+from jobsched.clock import rfc3339
+from jobsched.domain import spec_rules as rules
+from jobsched.domain.json_text import pointer
+from jobsched.domain.outputs import (
+    AttemptOut,
+    DeadLetterOut,
+    ExecutionOut,
+    JobOut,
+    PhasesOut,
+    RedriveOut,
+    RedriveProgressOut,
+)
+from jobsched.domain.schedule import Schedule, parse_schedule
+from jobsched.domain.spec_fields import JobCreate, JobPatch
+from jobsched.domain.spec_rules import MASK, is_secret
+from jobsched.domain.targets import check_url
+from jobsched.domain.validation import checked_object, faults_of, field_names
+from jobsched.errors import Fault, InvalidInput, InvalidSchedule
+
+__all__ = [
+    "MASK",
+    "READ_ONLY",
+    "AttemptOut",
+    "CheckTarget",
+    "DeadLetterOut",
+    "ExecutionOut",
+    "JobCreate",
+    "JobOut",
+    "JobPatch",
+    "JobSpec",
+    "PhasesOut",
+    "RedriveOut",
+    "RedriveProgressOut",
+    "apply_merge",
+    "apply_replace",
+    "is_secret",
+    "parse_job_create",
+    "spec_json",
+]
+
 #: Why a URL's literal address is refused, or None. Needs the configured allow list, so it is passed in.
 CheckTarget = Callable[[str], str | None]
-
-#: What an answer shows in the place of a secret header's value; sent back, it keeps the stored value.
-MASK = "***"
-
-#: Headers whose values are secrets whatever ``secretHeaders`` says, in lower case.
-ALWAYS_SECRET = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
 
 #: Fields of a job that only the server writes.
 READ_ONLY = (
@@ -29,6 +66,10 @@ READ_ONLY = (
     "updatedAt",
     "version",
 )
+
+_KNOWN = (*field_names(JobCreate), *READ_ONLY)
+# Stand in for required fields that are faulty, so that the others are looked at all the same.
+_PLACEHOLDERS = {"schedule": "@daily", "api": "http://placeholder.invalid/"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +112,9 @@ class JobSpec:
 
 def parse_job_create(body: object, *, check_target: CheckTarget) -> JobSpec:
     """The job that a POST describes. Raises InvalidInput with every fault found."""
-    raise NotImplementedError
+    document = dict(checked_object(body))
+    faults = [Fault(pointer(name), "is set by the server") for name in READ_ONLY if name in document]
+    return _read(_without_read_only(document), faults, None, check_target)
 
 
 def apply_replace(
@@ -82,7 +125,9 @@ def apply_replace(
     ``read_only`` holds the present values of READ_ONLY as answers show them; a body may repeat them.
     A secret header sent as ``"***"`` keeps its stored value. Raises InvalidInput.
     """
-    raise NotImplementedError
+    document = checked_object(body)
+    faults = _changed_read_only(document, read_only)
+    return _read(_without_read_only(document), faults, current, check_target)
 
 
 def apply_merge(
@@ -90,11 +135,136 @@ def apply_merge(
 ) -> JobSpec:
     """``current`` with a PATCH applied (RFC 7396; ``payload`` and ``headers`` are replaced whole).
 
-    ``read_only`` as for ``apply_replace``. Raises InvalidInput.
+    ``read_only`` as for ``apply_replace``. A patch that changes the kind of schedule and leaves ``isRecurring``
+    out gets what the new schedule does by itself. Raises InvalidInput.
     """
-    raise NotImplementedError
+    changes = checked_object(patch)
+    faults = _changed_read_only(changes, read_only)
+    merged = spec_json(current)
+    if "schedule" in changes and "isRecurring" not in changes:
+        # What the user once asked for holds only between schedules that can recur.
+        if _recurs(current.schedule, current.timezone) and _recurs(changes["schedule"], current.timezone):
+            merged["isRecurring"] = current.is_recurring
+        else:
+            del merged["isRecurring"]
+    for name, value in _without_read_only(changes).items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = value
+    return _read(merged, faults, current, check_target)
 
 
 def spec_json(spec: JobSpec) -> dict[str, Any]:
     """The definition as answers show it: camelCase, instants as RFC 3339, secret headers as ``"***"``."""
-    raise NotImplementedError
+    shown: dict[str, Any] = {}
+    for name, model_field in JobCreate.model_fields.items():
+        shown[model_field.alias or name] = _shown(getattr(spec, name))
+    shown["headers"] = {
+        name: MASK if is_secret(name, spec.secret_headers) else value for name, value in spec.headers.items()
+    }
+    shown["payload"] = spec.payload
+    return shown
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    if isinstance(value, tuple):
+        return list(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _without_read_only(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name not in READ_ONLY}
+
+
+def _changed_read_only(document: Mapping[str, Any], present: Mapping[str, Any]) -> list[Fault]:
+    return [
+        Fault(
+            pointer(name),
+            f"is set by the server; leave it out or send its present value, {present.get(name)}",
+        )
+        for name in READ_ONLY
+        if name in document and not _same(document[name], present.get(name))
+    ]
+
+
+def _same(sent: Any, present: Any) -> bool:
+    return type(sent) is type(present) and bool(sent == present)
+
+
+def _recurs(schedule: Any, timezone: str) -> bool:
+    try:
+        return isinstance(schedule, str) and parse_schedule(schedule, timezone).recurring
+    except InvalidSchedule:
+        return True
+
+
+def _read(
+    document: Mapping[str, Any], faults: list[Fault], current: JobSpec | None, check_target: CheckTarget
+) -> JobSpec:
+    job, bad = _fields(document, faults)
+    schedule = _schedule(job, bad, faults)
+    recurring = schedule.recurring if schedule else True
+    if schedule and "isRecurring" not in bad:
+        recurring, found = rules.recurrence(job.is_recurring, schedule)
+        faults += found
+    if schedule and "jitterSeconds" not in bad:
+        faults += rules.jitter_faults(job.jitter_seconds, schedule)
+    if "api" not in bad:
+        faults += _target_faults(job.api, current, check_target)
+    headers = job.headers
+    if not bad & {"headers", "secretHeaders"}:
+        stored = (current.headers, current.secret_headers) if current else ({}, ())
+        headers, found = rules.unmask(job.headers, job.secret_headers, *stored)
+        faults += found
+        faults += rules.header_faults(headers)
+    if not bad & {"payload", "method"}:
+        faults += rules.payload_faults(job)
+    start_at = rules.read_bound("startAt", job.start_at, job.timezone, faults)
+    end_at = rules.read_bound("endAt", job.end_at, job.timezone, faults)
+    if start_at and end_at and end_at < start_at:
+        faults.append(Fault("/endAt", "is before startAt"))
+    faults += rules.policy_faults(job)
+    if faults:
+        raise InvalidInput(faults, "The job is not valid.")
+    values = {name: getattr(job, name) for name in JobCreate.model_fields}
+    for name in ("secret_headers", "success_status", "no_retry_status", "tags"):
+        values[name] = tuple(values[name])
+    values |= {"headers": headers, "is_recurring": recurring, "start_at": start_at, "end_at": end_at}
+    return JobSpec(**values)
+
+
+def _fields(document: Mapping[str, Any], faults: list[Fault]) -> tuple[JobCreate, set[str]]:
+    """The fields, and the names of those that are faulty and stand at a placeholder or their default."""
+    try:
+        return JobCreate.model_validate(document), set()
+    except ValidationError as error:
+        faults += faults_of(error, _KNOWN)
+        bad = {str(detail["loc"][0]) for detail in error.errors(include_url=False, include_input=False)}
+    good = {name: value for name, value in document.items() if name not in bad}
+    return JobCreate.model_validate(_PLACEHOLDERS | good), bad
+
+
+def _schedule(job: JobCreate, bad: set[str], faults: list[Fault]) -> Schedule | None:
+    if "timezone" in bad:
+        return None
+    try:
+        # With a placeholder for the schedule this still tells whether the zone is known.
+        schedule = parse_schedule(job.schedule, job.timezone)
+    except InvalidSchedule as error:
+        faults += error.faults
+        return None
+    return None if "schedule" in bad else schedule
+
+
+def _target_faults(api: str, current: JobSpec | None, check_target: CheckTarget) -> list[Fault]:
+    if reason := check_url(api):
+        return [Fault("/api", reason)]
+    # What is stored was checked when it was; an allow list that shrank since is enforced at the call.
+    if (current is None or api != current.api) and (reason := check_target(api)):
+        return [Fault("/api", reason)]
+    return []

@@ -1,0 +1,74 @@
+"""What no JSON of ours may contain, wherever it stands: NUL, lone surrogates, numbers that are not numbers.
+
+Postgres stores neither NUL nor a lone surrogate, and RFC 8259 knows no NaN; refused at the door, none of them
+can fail a statement later. Nesting is bounded because everything that walks JSON walks it recursively.
+"""
+
+import json
+import math
+import re
+from typing import Any
+
+from jobsched.errors import Fault
+
+MAX_DEPTH = 100
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+def unstorable(text: str) -> str | None:
+    """Why ``text`` cannot be stored, or None."""
+    found = _UNSTORABLE.search(text)
+    if found is None:
+        return None
+    if found.group() == "\0":
+        return "contains the character NUL (U+0000)"
+    return f"contains a lone surrogate (U+{ord(found.group()):04X})"
+
+
+def pointer(*parts: str | int) -> str:
+    """The RFC 6901 pointer of a place in a document.
+
+    >>> pointer("headers", "a/b", 0)
+    '/headers/a~1b/0'
+    """
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
+
+
+def json_faults(value: Any) -> list[Fault]:
+    """Everything in ``value`` that may not be there, with its place. Deeper than 100 is a fault by itself."""
+    faults: list[Fault] = []
+    if not _walk(value, (), 0, faults):
+        faults.insert(0, Fault("", f"is nested deeper than {MAX_DEPTH} levels"))
+    return faults
+
+
+def compact(value: Any) -> str:
+    """``value`` as JSON text without spaces, as it is stored and sent. Raises ValueError for NaN and infinity."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _walk(value: Any, path: tuple[str | int, ...], depth: int, faults: list[Fault]) -> bool:
+    if isinstance(value, str):
+        if reason := unstorable(value):
+            faults.append(Fault(pointer(*path), reason))
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            faults.append(Fault(pointer(*path), "is not a finite number"))
+    elif isinstance(value, dict | list):
+        if depth >= MAX_DEPTH:
+            return False
+        if isinstance(value, list):
+            return all(_walk(item, (*path, index), depth + 1, faults) for index, item in enumerate(value))
+        return all(_walk_member(name, item, path, depth, faults) for name, item in value.items())
+    return True
+
+
+def _walk_member(name: str, item: Any, path: tuple[str | int, ...], depth: int, faults: list[Fault]) -> bool:
+    if reason := unstorable(name):
+        shown = "".join(
+            character if _UNSTORABLE.fullmatch(character) is None else "\ufffd" for character in name
+        )
+        faults.append(Fault(pointer(*path, shown), f"its name {reason}"))
+        return _walk(item, (*path, shown), depth + 1, faults)
+    return _walk(item, (*path, name), depth + 1, faults)

@@ -1,0 +1,114 @@
+"""Pydantic's findings as faults of ours: a pointer, a sentence, a suggestion for what was misspelt."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
+
+from jobsched.domain.json_text import json_faults, pointer
+from jobsched.errors import Fault, InvalidInput
+
+Model = TypeVar("Model", bound="Input")
+
+
+class Input(BaseModel):
+    """Base of what requests carry: camelCase, JSON types taken strictly, unknown fields refused."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", alias_generator=to_camel, frozen=True, allow_inf_nan=False
+    )
+
+
+def read(model: type[Model], body: object) -> Model:
+    """``body`` as ``model``. Raises InvalidInput with every fault."""
+    document = checked_object(body)
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise InvalidInput(faults_of(error, field_names(model))) from None
+
+
+def checked_object(body: object) -> dict[str, Any]:
+    """``body``, which must be a JSON object that can be stored. Raises InvalidInput."""
+    if not isinstance(body, dict):
+        raise InvalidInput([Fault("", "must be a JSON object")])
+    if faults := json_faults(body):
+        raise InvalidInput(faults)
+    return body
+
+
+def field_names(model: type[BaseModel]) -> list[str]:
+    """The names of a model's fields as requests write them."""
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def faults_of(error: ValidationError, known: Iterable[str]) -> list[Fault]:
+    """The faults that pydantic found; an unknown field among them comes with the nearest of ``known``."""
+    names = list(known)
+    return [
+        Fault(pointer(*detail["loc"]), _sentence(detail, names)) for detail in error.errors(include_url=False)
+    ]
+
+
+def unknown_field(name: str, known: Iterable[str]) -> str:
+    """What is said about a field that does not exist."""
+    by_folded = {_folded(candidate): candidate for candidate in known}
+    near = difflib.get_close_matches(_folded(name), by_folded, n=1)
+    return f"is not a field; did you mean {by_folded[near[0]]}?" if near else "is not a field"
+
+
+def _folded(name: str) -> str:
+    return name.replace("_", "").replace("-", "").lower()[:100]
+
+
+_TYPES = {
+    "int_type": "must be an integer",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "string_type": "must be a string",
+    "list_type": "must be an array",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "finite_number": "must be a finite number",
+    "missing": "is required",
+}
+
+
+def _sentence(detail: ErrorDetails, known: list[str]) -> str:
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        return unknown_field(str(detail["loc"][-1]), known if len(detail["loc"]) == 1 else ())
+    if kind in _TYPES:
+        return _TYPES[kind]
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "literal_error":
+        return f"must be {context['expected']}{_nearest(detail['input'], str(context['expected']))}"
+    if kind in {"greater_than_equal", "greater_than"}:
+        return f"must be at least {context.get('ge', context.get('gt'))}"
+    if kind == "less_than_equal":
+        return f"must be at most {context['le']}"
+    if kind == "string_too_long":
+        return f"must have at most {context['max_length']} characters"
+    if kind == "string_too_short":
+        return f"must have at least {context['min_length']} character"
+    if kind == "too_long":
+        return f"must have at most {context['max_length']} items"
+    if kind == "too_short":
+        return f"must have at least {context['min_length']} item"
+    if kind == "string_pattern_mismatch":
+        return f"must match {context['pattern']}"
+    return detail["msg"]
+
+
+def _nearest(value: Any, expected: str) -> str:
+    if not isinstance(value, str):
+        return ""
+    choices = {_folded(choice): choice for choice in expected.replace(" or ", ", ").split(", ")}
+    quoted = {folded.strip("'"): choice for folded, choice in choices.items()}
+    near = difflib.get_close_matches(_folded(value), quoted, n=1)
+    return f"; did you mean {quoted[near[0]]}?" if near else ""
