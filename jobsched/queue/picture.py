@@ -28,6 +28,10 @@ _LIFE: dict[Outcome, tuple[int, int]] = {
 }
 
 
+# What a dead letter's hash is made of where it has none, as after a wipe.
+_DEAD_LETTER = (rq_keys.DATA_HEAD, rq_keys.DATA_TAIL, rq_keys.FAILED_TTL)
+
+
 @dataclass(frozen=True)
 class QueuePicture:
     """What the registries of one queue should say, as Postgres knows it. Instants are unix seconds."""
@@ -86,6 +90,7 @@ class Picture(ScriptClient):
                 pairs = groups.setdefault((queue, outcome), [])
                 pairs += (instant + _LIFE[outcome][0], execution)
             args: list[str | float | int] = [rq_keys.PREFIX, rq_keys.RQ_EXECUTION_ID, now, rq_keys.KEPT]
+            args += _DEAD_LETTER
             for (queue, outcome), pairs in groups.items():
                 args += (queue, outcome, _LIFE[outcome][1], len(pairs) // 2)
                 args += pairs
@@ -113,10 +118,10 @@ class Picture(ScriptClient):
             started = _pairs(shown.started[: rq_keys.SHOWN], rq_keys.STARTED_MARGIN)
             scheduled = sorted(shown.scheduled, key=_instant)[: rq_keys.SHOWN]
             failed = sorted(shown.failed, key=_instant)[-rq_keys.KEPT :]
-            head = [rq_keys.PREFIX, rq_keys.RQ_EXECUTION_ID, rq_keys.FINISHED_TTL, queue]
+            about = (rq_keys.PREFIX, rq_keys.RQ_EXECUTION_ID, rq_keys.FINISHED_TTL, *_DEAD_LETTER, queue)
             self._run(
                 self._rebuild,
-                [*head, *started, *_pairs(scheduled, 0), *_pairs(failed, rq_keys.FAILED_TTL)],
+                [*about, *started, *_pairs(scheduled, 0), *_pairs(failed, rq_keys.FAILED_TTL)],
             )
 
     def counts(self, queues: Sequence[str]) -> dict[str, RqCounts]:

@@ -25,6 +25,15 @@ local function is_id(value)
 end
 """
 
+# RQ's tools (`rq requeue`) stumble over a failed job without a hash, so a dead letter is given one.
+_FILL = """
+local function fill(job, id, queue, head, tail, failure_ttl)
+  redis.call('HSET', job, 'status', 'failed', 'origin', queue, 'data', head .. id .. tail,
+    'timeout', '-1', 'result_ttl', '60', 'failure_ttl', failure_ttl)
+  redis.call('EXPIRE', job, failure_ttl)
+end
+"""
+
 # ARGV: prefix, now (as RQ writes it), ttl, head and tail of the job's data, failure ttl,
 # then for each queue: its name, its pool's channel, n, n ids.
 PUSH = (
@@ -166,12 +175,15 @@ end
 """
 )
 
-# ARGV: prefix, execution of RQ, now (as RQ writes it), kept, then groups: queue, outcome, ttl of the hash, n,
-# n pairs of score, id. Outcomes: finished, failed, scheduled, queued.
+# ARGV: prefix, execution of RQ, now (as RQ writes it), kept, head and tail of the job's data, failure ttl,
+# then groups: queue, outcome, ttl of the hash, n, n pairs of score, id.
+# Outcomes: finished, failed, scheduled, queued.
 SETTLE = (
     _ALWAYS
+    + _FILL
     + """
-local prefix, execution, now, kept, at = ARGV[1], ':' .. ARGV[2], ARGV[3], tonumber(ARGV[4]), 5
+local prefix, execution, now, kept = ARGV[1], ':' .. ARGV[2], ARGV[3], tonumber(ARGV[4])
+local head, tail, failure_ttl, at = ARGV[5], ARGV[6], ARGV[7], 8
 local function trim(registry)
   local over = redis.call('ZCARD', registry) - kept
   while over > 0 do
@@ -201,6 +213,8 @@ while at <= #ARGV do
       else
         sure('HSET', job, 'status', outcome)
       end
+    elseif outcome == 'failed' then
+      fill(job, id, queue, head, tail, failure_ttl)
     end
   end
   sure('ZREM', prefix .. ':wip:' .. queue, unpack(started))
@@ -216,13 +230,15 @@ end
 """
 )
 
-# ARGV: prefix, execution of RQ, ttl of hashes that leave the picture, queue,
-# then for started, scheduled and failed: n, n pairs of score, id.
+# ARGV: prefix, execution of RQ, ttl of hashes that leave the picture, head and tail of the job's data,
+# failure ttl, queue, then for started, scheduled and failed: n, n pairs of score, id.
 # Replaces the three registries of one queue; Finished keeps itself.
 REBUILD = (
     _ALWAYS
+    + _FILL
     + """
-local prefix, execution, ttl, queue, at = ARGV[1], ':' .. ARGV[2], ARGV[3], ARGV[4], 5
+local prefix, execution, ttl = ARGV[1], ':' .. ARGV[2], ARGV[3]
+local head, tail, failure_ttl, queue, at = ARGV[4], ARGV[5], ARGV[6], ARGV[7], 8
 local jobs, shown, gone = prefix .. ':job:', {}, {}
 local registries = {'wip', 'scheduled', 'failed'}
 local statuses = {wip = 'started', scheduled = 'scheduled', failed = 'failed'}
@@ -241,9 +257,11 @@ for _, name in ipairs(registries) do
       members = {}
     end
     shown[id] = true
-    local known = redis.pcall('HGET', jobs .. id, 'status')
-    if type(known) == 'string' and known ~= statuses[name] then
+    local known = sure('HGET', jobs .. id, 'status')
+    if known and known ~= statuses[name] then
       redis.call('HSET', jobs .. id, 'status', statuses[name])
+    elseif not known and name == 'failed' then
+      fill(jobs .. id, id, queue, head, tail, failure_ttl)
     end
   end
   at = at + 1 + 2 * n

