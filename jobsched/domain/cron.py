@@ -321,7 +321,8 @@ def _parse_value(field: _Field, text: str) -> int:
 
 
 def _up_hint(field: _Field, low: int, high: int) -> str:
-    first = f"{low}-{6 if field.names is _WEEKDAY else field.high}" if low < field.high else str(low)
+    top = 6 if field.names is _WEEKDAY else field.high
+    first = f"{low}-{top}" if low < top else str(low)
     second = f"{field.low}-{high}" if high > field.low else str(high)
     return f"Write {first},{second}."
 

@@ -34,7 +34,7 @@ def parse_duration(text: str, shortest: timedelta) -> timedelta:
         digits = fraction or ""
         total += int(whole + digits) * _MICROSECONDS[unit] // 10 ** len(digits)
         rest = rest[match.end() :]
-    if rest or total == 0:
+    if rest or not text:
         hint = "add a unit" if rest.isdigit() else "write for example 90s, 10m or 1h30m"
         raise InvalidSchedule(
             f"{text!r} is not a duration; {hint}. Units are h, m, s and ms, without spaces."

@@ -153,7 +153,7 @@ class _Span(NamedTuple):
     end: int
     offset: int
     shown: int
-    """The wall time that the clock has reached before: less than at ``start`` after a gap, more in a fold."""
+    """The wall time that the clock has reached before: less than at ``start`` in a gap, more in a fold."""
 
 
 class _Zone:
@@ -227,7 +227,7 @@ def _zone(key: str) -> _Zone:
     wanted = key[:64].strip().lower()
     cities = {name.rsplit("/", 1)[-1].lower(): name for name in sorted(_zone_names())}
     by_lower = cities | {name.lower(): name for name in sorted(_zone_names())}
-    close = difflib.get_close_matches(wanted, by_lower, 1)
+    close = difflib.get_close_matches(wanted, by_lower, 1, 0.75)
     hint = f"did you mean {by_lower[close[0]]}?" if close else "write an IANA name such as Europe/Berlin."
     raise InvalidSchedule(f"{key[:64]!r} is not a known time zone; {hint}", "/timezone")
 
