@@ -9,8 +9,10 @@ import sys
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    from jobsched.cli.app import app
-
+    try:
+        from jobsched.cli.app import app
+    except KeyboardInterrupt:
+        sys.exit(130)
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character gets a question mark, not an error.
         reconfigure = getattr(stream, "reconfigure", None)

@@ -25,7 +25,9 @@ _SECTIONS = {
 
 
 class App(click.Group):
-    """A group that never shows a traceback: all errors end here, wherever they come from."""
+    """A group that shows no traceback unless asked: all errors end here, wherever they come from."""
+
+    show_traceback = False
 
     def main(
         self,
@@ -36,6 +38,7 @@ class App(click.Group):
         **extra: Any,
     ) -> Any:
         """Run the command line ``args`` and exit with the code that docs/cli.md promises."""
+        self.show_traceback = False
         try:
             result = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
             sys.stdout.flush()
@@ -46,6 +49,8 @@ class App(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(128 + signal.SIGPIPE)
         except Exception as error:
+            if self.show_traceback:
+                raise
             sys.exit(report(error))
         sys.exit(result if isinstance(result, int) else 0)
 
@@ -61,6 +66,13 @@ class App(click.Group):
 
 @click.group(cls=App, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, message="jobsched %(version)s")
+@click.option(
+    "--traceback",
+    is_flag=True,
+    expose_value=False,
+    callback=lambda context, _, wanted: setattr(context.command, "show_traceback", wanted),
+    help="On an error, show where in the program it arose.",
+)
 def app() -> None:
     """A self-hosted job scheduler with HTTP callbacks.
 

@@ -25,8 +25,8 @@ def cron(schedule: str, tz: str, count: int, as_json: bool) -> None:
     from jobsched.domain.schedule import parse_schedule
 
     now = datetime.now(UTC)
-    zone = ZoneInfo(tz) if tz else UTC
     parsed = parse_schedule(schedule, tz)
+    zone = ZoneInfo(parsed.timezone)
     slots: list[datetime] = []
     after = now
     while len(slots) < count and (slot := parsed.next_after(after, now)) is not None:
@@ -40,7 +40,7 @@ def cron(schedule: str, tz: str, count: int, as_json: bool) -> None:
         print_json({"items": items})
         return
     rows: list[list[Value]] = [_row(slot, zone, now) for slot in slots]
-    columns = [Column(f"TIME IN {tz.upper()}"), Column("UTC")]
+    columns = [Column(f"TIME IN {parsed.timezone}"), Column("UTC")]
     if on_terminal():
         columns.append(Column("FROM NOW"))
     print_table(columns, rows, "It never runs again.")

@@ -219,6 +219,8 @@ def _done(job: Mapping[str, Any], verb: str, as_json: bool) -> None:
 
 
 def _say_started(execution: "Execution") -> None:
-    click.echo(f"Execution {execution['id']} of job {execution['jobId']} is {execution['state']}.")
-    if execution["state"] not in {"skipped", "failed"}:
+    reason = execution.get("errorMessage") or execution.get("errorCode")
+    why = f": {one_line(reason)}" if reason else "."
+    click.echo(f"Execution {execution['id']} of job {execution['jobId']} is {execution['state']}{why}")
+    if execution["state"] != "skipped":
         click.echo(f"See it with: jobsched executions show {execution['id']}")

@@ -1,7 +1,9 @@
 """``jobsched keys``: API keys, made and revoked in the database itself, so that a first key can be made."""
 
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -50,7 +52,7 @@ def list_(as_json: bool) -> None:
     """List keys; the keys themselves are not stored."""
     from jobsched import wiring
 
-    found = wiring.keys_list(_settings())
+    found = [_as_the_api_would(key) for key in wiring.keys_list(_settings())]
     if as_json:
         print_json({"items": found, "nextCursor": None})
         return
@@ -77,6 +79,17 @@ def revoke(id: int) -> int:
         return NOT_FOUND
     click.echo(f"Revoked key {id}.")
     return 0
+
+
+def _as_the_api_would(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of the database in the names and times of the API's answers."""
+    from jobsched.client.naming import camel
+    from jobsched.clock import rfc3339
+
+    return {
+        camel(name): rfc3339(value) if isinstance(value, datetime) else value
+        for name, value in record.items()
+    }
 
 
 def _settings() -> "Settings":

@@ -81,21 +81,34 @@ def full_moment(text: Any, now: datetime | None = None) -> str:
     at = instant(text)
     if at is None or not on_terminal():
         return one_line(text)
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC ({relative(at, now or datetime.now(UTC))})"
+    distance = relative(at, now or datetime.now(UTC))
+    # Far away, the distance is a date itself, which would only repeat the beginning of the line.
+    return exact(at) if distance[:4].isdigit() else f"{exact(at)} ({distance})"
 
 
-def print_table(columns: Sequence[Column], rows: Sequence[Sequence[Value]], empty: str) -> None:
-    """Print rows under their headings; ``empty`` stands in their place where there are none."""
+def exact(at: datetime) -> str:
+    """A time to the millisecond, as far as it has any, in UTC."""
+    universal = at.astimezone(UTC)
+    fraction = f".{universal.microsecond // 1000:03d}" if universal.microsecond >= 1000 else ""
+    return f"{universal:%Y-%m-%d %H:%M:%S}{fraction} UTC"
+
+
+def print_table(
+    columns: Sequence[Column], rows: Sequence[Sequence[Value]], empty: str, *, cut: bool = True
+) -> None:
+    """Print rows under their headings; ``empty`` stands in their place where there are none.
+
+    In a narrow terminal, what does not fit is cut with an ellipsis, or goes on below without ``cut``.
+    """
     if not rows:
         click.echo(empty, err=not on_terminal())
     elif on_terminal():
-        _console().print(rich_table(columns, rows))
+        _console().print(_rich_table(columns, rows, cut))
     else:
-        click.echo("\n".join(plain_table(columns, rows)))
+        click.echo("\n".join(_plain_table(columns, rows)))
 
 
-def rich_table(columns: Sequence[Column], rows: Sequence[Sequence[Value]]) -> "RenderableType":
-    """The table for a terminal, without frames: columns that may give way are cut with an ellipsis."""
+def _rich_table(columns: Sequence[Column], rows: Sequence[Sequence[Value]], cut: bool) -> "RenderableType":
     from rich.table import Table
     from rich.text import Text
 
@@ -107,11 +120,12 @@ def rich_table(columns: Sequence[Column], rows: Sequence[Sequence[Value]]) -> "R
     for row in rows:
         cells = [value if isinstance(value, Cell) else Cell(one_line(value)) for value in row]
         # Text, not a string: a string's square brackets would be read as markup.
-        table.add_row(*(Text(one_line(c.text), c.style, no_wrap=True, overflow="ellipsis") for c in cells))
+        overflow: Any = "ellipsis" if cut else "fold"
+        table.add_row(*(Text(one_line(c.text), c.style, no_wrap=cut, overflow=overflow) for c in cells))
     return table
 
 
-def plain_table(columns: Sequence[Column], rows: Sequence[Sequence[Value]]) -> list[str]:
+def _plain_table(columns: Sequence[Column], rows: Sequence[Sequence[Value]]) -> list[str]:
     """The table as aligned lines, nothing cut, two spaces between columns."""
     from rich.cells import cell_len
 
@@ -146,9 +160,14 @@ def print_details(pairs: Mapping[str, Value]) -> None:
 
 def print_block(heading: str, text: str) -> None:
     """Print a longer text, such as a body, under a heading, indented and made safe."""
-    click.echo(f"\n{heading}")
+    print_heading(heading)
     for line in clean(text).splitlines() or [""]:
         click.echo(f"  {line}")
+
+
+def print_heading(text: str) -> None:
+    """A heading within details, after an empty line."""
+    click.echo(f"\n{clean(text)}")
 
 
 def print_more(page: Mapping[str, Any]) -> None:

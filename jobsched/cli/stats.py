@@ -19,9 +19,9 @@ from jobsched.cli.output import (
 )
 from jobsched.cli.text import duration, one_line
 
+# RQ's own picture stops at "ready", the depth of the list: what runs and waits is counted in Postgres.
 _COUNTS = (
     ("ready", "READY"),
-    ("processing", "PROCESSING"),
     ("queued", "QUEUED"),
     ("running", "RUNNING"),
     ("pending", "PENDING"),

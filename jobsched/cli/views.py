@@ -10,14 +10,17 @@ from jobsched.cli.output import (
     Cell,
     Column,
     Value,
+    exact,
     full_moment,
     moment,
+    on_terminal,
     print_block,
     print_details,
+    print_heading,
     print_table,
     state,
 )
-from jobsched.cli.text import duration, one_line
+from jobsched.cli.text import duration, instant, one_line
 
 Row = Mapping[str, Any]
 
@@ -68,7 +71,7 @@ def print_jobs(jobs: Iterable[Row]) -> None:
             job.get("id"),
             job.get("name") or job.get("key"),
             job.get("schedule"),
-            job.get("api"),
+            _target(job.get("api")),
             moment(job.get("nextExecutionTime"), now) if job.get("isActive") else state("paused"),
             moment(job.get("lastExecutionTime"), now),
             state(job.get("lastState")),
@@ -83,6 +86,7 @@ def print_job(job: Row) -> None:
     now = datetime.now(UTC)
     pairs: dict[str, Value] = {
         "id": job.get("id"),
+        "name": job.get("name"),
         "schedule": f"{one_line(job.get('schedule'))} ({one_line(job.get('timezone'))})",
         "target": f"{one_line(job.get('method'))} {one_line(job.get('api'))}",
         "active": Cell("yes", "green") if job.get("isActive") else Cell("no, paused", "yellow"),
@@ -144,7 +148,7 @@ def print_execution(run: Row) -> None:
     pairs["error"] = Cell(_error(run), "red") if run.get("errorCode") else None
     pairs["phases"] = _phases(run.get("phases"))
     print_details(pairs)
-    _print_attempts(run.get("attempts") or [], now)
+    _print_attempts(run.get("attempts") or [])
     _print_headers("response headers", run.get("responseHeaders"))
     if run.get("responseBody"):
         cut = " (the rest was not kept)" if run.get("responseTruncated") else ""
@@ -166,6 +170,12 @@ def print_dead_letters(letters: Iterable[Row]) -> None:
         for letter in letters
     ]
     print_table(_DEAD_COLUMNS, rows, "No dead letters.")
+
+
+def _target(url: Any) -> str:
+    """A URL for a table; in a narrow terminal the usual scheme would hide the host."""
+    text = one_line(url)
+    return text.removeprefix("https://") if on_terminal() else text
 
 
 def _result(run: Row) -> str:
@@ -192,21 +202,27 @@ def _phases(phases: Any) -> str | None:
     return ", ".join(shown) or None
 
 
-def _print_attempts(attempts: list[Row], now: datetime) -> None:
+def _print_attempts(attempts: list[Row]) -> None:
     if not attempts:
         return
-    print_block("attempts", "")
+    print_heading("attempts")
     rows: list[list[Value]] = [
         [
             attempt.get("attempt"),
-            moment(attempt.get("startedAt"), now),
+            _attempt_start(attempt.get("startedAt")),
             duration((attempt.get("phases") or {}).get("totalMs")),
             attempt.get("responseStatus"),
             _error(attempt) if attempt.get("errorCode") else None,
         ]
         for attempt in attempts
     ]
-    print_table(_ATTEMPT_COLUMNS, rows, "")
+    print_table(_ATTEMPT_COLUMNS, rows, "", cut=False)
+
+
+def _attempt_start(text: Any) -> str:
+    """Exact even in a terminal: what matters is the distance between attempts, not from now."""
+    at = instant(text)
+    return exact(at) if at is not None and on_terminal() else one_line(text)
 
 
 def _print_headers(heading: str, headers: Any) -> None:

@@ -1,0 +1,338 @@
+"""The command line against an HTTP server with canned answers: the everyday verbs."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+from click.testing import CliRunner, Result
+
+from jobsched.cli.app import app
+from tests.unit.canned_api import EXECUTION, JOB, STATS, CannedApi
+
+FUTURE = JOB["nextExecutionTime"]
+
+
+class Run(Protocol):
+    def __call__(self, *args: str, input: str | None = None) -> Result: ...
+
+
+@pytest.fixture
+def api() -> Iterator[CannedApi]:
+    with CannedApi() as server:
+        yield server
+
+
+@pytest.fixture
+def run(api: CannedApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    monkeypatch.setenv("JOBSCHED_URL", api.url)
+    monkeypatch.setenv("JOBSCHED_API_KEY", "test-key")
+    monkeypatch.setenv("JOBSCHED_DATA_DIR", str(tmp_path / "data"))
+
+    def invoke(*args: str, input: str | None = None) -> Result:
+        return CliRunner().invoke(app, args, input=input, prog_name="jobsched")
+
+    return invoke
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person looks: 80 columns, no colours."""
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda self: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")
+
+
+def test_every_field_of_a_job_is_an_option(api, run):
+    api.answer("POST", "/api/v1/jobs", JOB, 201)
+    options: list[tuple[str, str, Any]] = [
+        ("schedule", "@daily", "@daily"),
+        ("api", "https://example.com", "https://example.com"),
+        ("name", "n", "n"),
+        ("key", "k", "k"),
+        ("description", "d", "d"),
+        ("timezone", "Europe/Berlin", "Europe/Berlin"),
+        ("method", "PUT", "PUT"),
+        ("payload", '{"a_b": [1]}', {"a_b": [1]}),
+        ("type", "at_most_once", "AT_MOST_ONCE"),
+        ("max-retry-count", "0", 0),
+        ("min-backoff-seconds", "2", 2),
+        ("max-backoff-seconds", "60", 60),
+        ("backoff-factor", "1.5", 1.5),
+        ("backoff-jitter", "0.2", 0.2),
+        ("timeout-seconds", "0.5", 0.5),
+        ("misfire-policy", "skip", "skip"),
+        ("misfire-grace-seconds", "5", 5),
+        ("overlap-policy", "queue", "queue"),
+        ("priority", "9", 9),
+        ("pool", "eu", "eu"),
+        ("start-at", "2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z"),
+        ("end-at", "2027-01-01T00:00:00Z", "2027-01-01T00:00:00Z"),
+        ("max-runs", "3", 3),
+        ("jitter-seconds", "4", 4),
+    ]
+    args = [part for name, text, _ in options for part in (f"--{name}", text)]
+    args += ["--header", "X-A: 1:2", "--header", "X-B:", "--secret-header", "X-A", "--tag", "a", "--tag", "b"]
+    args += ["--success-status", "200-299", "--success-status", "404", "--no-retry-status", "400"]
+    args += ["--follow-redirects", "--no-is-recurring", "--no-is-active"]
+    result = run("jobs", "create", *args)
+    assert (result.exit_code, result.stdout) == (
+        0,
+        "Created job 7 (nightly report). Next run: 2099-01-01T01:30:00.000Z.\n",
+    )
+    expected = {
+        "headers": {"X-A": "1:2", "X-B": ""},
+        "secretHeaders": ["X-A"],
+        "tags": ["a", "b"],
+        "successStatus": ["200-299", "404"],
+        "noRetryStatus": ["400"],
+        "followRedirects": True,
+        "isRecurring": False,
+        "isActive": False,
+    }
+    for name, _, value in options:
+        first, *rest = name.split("-")
+        expected[first + "".join(map(str.capitalize, rest))] = value
+    assert api.asked[0].body == expected
+    assert api.asked[0].headers["authorization"] == "Bearer test-key"
+
+
+def test_the_options_are_the_fields_that_the_client_knows():
+    from jobsched.cli.fields import FIELDS
+    from jobsched.client.naming import camel
+    from jobsched.client.types import JobFields
+
+    assert {field.name for field in FIELDS} == {camel(name) for name in JobFields.__annotations__}
+
+
+def test_json_prints_the_answer_as_it_is(api, run):
+    page = {"items": [{**JOB, "name": "ü \x9b31m \ud800"}], "nextCursor": "abc"}
+    api.answer("GET", "/api/v1/jobs", page)
+    api.answer("GET", "/api/v1/jobs/7", JOB)
+    result = run("jobs", "list", "--json", "--limit", "1", "--cursor", "x", "--tag", "a", "--no-is-active")
+    assert json.loads(result.stdout) == page
+    assert "ü" in result.stdout
+    assert "\x9b" not in result.stdout
+    assert sorted(api.asked[0].query) == [
+        ("cursor", "x"),
+        ("isActive", "false"),
+        ("limit", "1"),
+        ("tag", "a"),
+    ]
+    assert list(json.loads(run("jobs", "show", "7", "--json").stdout).items()) == list(JOB.items())
+
+
+def test_a_listing_that_is_not_for_a_terminal_is_plain_aligned_and_whole(api, run):
+    other = {**JOB, "id": 12, "name": "two\nlines \x1b[31m", "isActive": False, "lastExecutionTime": None}
+    api.answer("GET", "/api/v1/jobs", {"items": [JOB, other | {"lastState": None}], "nextCursor": "abc"})
+    lines = run("jobs", "list").stdout.splitlines()
+    assert [re.split(r" {2,}", line.strip()) for line in lines] == [
+        ["ID", "NAME", "SCHEDULE", "TARGET", "NEXT RUN", "LAST RUN", "LAST STATE"],
+        ["7", "nightly report", "30 2 * * *", JOB["api"], FUTURE, "2026-01-01T01:30:00.000Z", "succeeded"],
+        ["12", "two lines [31m", "30 2 * * *", JOB["api"], "paused", "-", "-"],
+    ]
+    for heading in ("NAME", "TARGET", "LAST STATE"):
+        at = lines[0].index(heading)
+        assert {line[at - 1] for line in lines} == {" "}
+        assert " " not in {line[at] for line in lines}
+
+
+def test_a_terminal_gets_relative_times_and_no_line_is_too_long(api, run, terminal):
+    api.answer("GET", "/api/v1/executions", {"items": [EXECUTION | {"scheduledFor": "2000-01-01T00:00:00Z"}]})
+    lines = run("executions", "list").stdout.splitlines()
+    assert lines[0].split() == [
+        "ID",
+        "JOB",
+        "STATE",
+        "TRIGGER",
+        "SCHEDULED",
+        "FOR",
+        "TOOK",
+        "ATTEMPT",
+        "RESULT",
+    ]
+    assert lines[1].split() == [
+        "1201",
+        "7",
+        "failed",
+        "schedule",
+        "2000-01-01",
+        "880",
+        "ms",
+        "2",
+        "503",
+        "http_status",
+    ]
+    assert all(len(line) <= 80 for line in lines)
+
+
+def test_what_a_target_answered_cannot_command_the_terminal(api, run, terminal):
+    api.answer("GET", "/api/v1/executions/1201", EXECUTION)
+    result = run("executions", "show", "1201")
+    assert result.exit_code == 0
+    assert "\x1b" not in result.stdout
+    assert "\x07" not in result.stdout
+    assert "  busy [b]now[/b], ]0;ownedcome back\n  later\n" in result.stdout
+    assert "timeout: No answer within" in result.stdout
+
+
+def test_an_empty_listing_prints_nothing_that_a_program_could_take_for_a_row(api, run):
+    api.answer("GET", "/api/v1/dead-letters", {"items": [], "nextCursor": None})
+    result = run("dead", "list")
+    assert (result.stdout, result.stderr) == ("", "No dead letters.\n")
+
+
+def test_update_sends_only_what_is_given(api, run):
+    api.answer("PATCH", "/api/v1/jobs/7", JOB)
+    run("jobs", "update", "7", "--priority", "9", "--unset", "end-at", "--unset", "--tag", "--version", "4")
+    run("jobs", "update", "7", "--payload", "null")
+    assert [asked.body for asked in api.asked] == [
+        {"endAt": None, "tags": None, "priority": 9},
+        {"payload": None},
+    ]
+    assert api.asked[0].headers["if-match"] == '"4"'
+    assert run("jobs", "update", "7").exit_code == 2
+    assert run("jobs", "update", "7", "--unset", "nonsense").exit_code == 2
+
+
+def test_pause_resume_delete_and_history_are_one_call_each(api, run):
+    for verb in ("pause", "resume"):
+        api.answer("POST", f"/api/v1/jobs/7/{verb}", JOB)
+    api.answer("DELETE", "/api/v1/jobs/7", status=204)
+    api.answer("GET", "/api/v1/jobs/7/executions", {"items": [EXECUTION], "nextCursor": None})
+    assert run("jobs", "pause", "7").stdout.startswith("Paused job 7")
+    assert run("jobs", "resume", "7").stdout.startswith("Resumed job 7")
+    assert run("jobs", "delete", "7").stdout == "Deleted job 7.\n"
+    assert "http_status" in run("jobs", "history", "7", "--state", "failed", "--from", "2026-01-01Z").stdout
+    assert api.asked[-1].query == [("state", "failed"), ("from", "2026-01-01Z")]
+
+
+@pytest.mark.parametrize(("state", "code"), [("succeeded", 0), ("failed", 1), ("skipped", 1)])
+def test_run_with_wait_exits_by_the_outcome(api, run, state, code):
+    api.answer("POST", "/api/v1/jobs/7/run", EXECUTION | {"state": "queued"}, 202)
+    api.answer("GET", "/api/v1/executions/1201", EXECUTION | {"state": "running"})
+    api.answer("GET", "/api/v1/executions/1201", EXECUTION | {"state": state})
+    result = run("jobs", "run", "7", "--wait", "--force", "--payload", "[1]", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["state"]) == (code, state)
+    assert (api.asked[0].query, api.asked[0].body) == ([("force", "true")], {"payload": [1]})
+
+
+def test_run_without_wait_says_what_it_started(api, run):
+    api.answer(
+        "POST", "/api/v1/jobs/7/run", EXECUTION | {"state": "queued", "errorCode": None, "errorMessage": None}
+    )
+    result = run("jobs", "run", "7")
+    assert (result.exit_code, result.stdout.splitlines()[0]) == (0, "Execution 1201 of job 7 is queued.")
+
+
+def test_run_with_wait_gives_up_after_its_timeout(api, run):
+    api.answer("POST", "/api/v1/jobs/7/run", EXECUTION | {"state": "queued"}, 202)
+    api.answer("GET", "/api/v1/executions/1201", EXECUTION | {"state": "running"})
+    result = run("jobs", "run", "7", "--wait", "--timeout", "0.1")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "jobsched: Execution 1201 is still running after 0.1 s.\n",
+    )
+
+
+def test_cancel_and_retry_say_what_happens(api, run):
+    api.answer("POST", "/api/v1/executions/1/cancel", {"id": 1, "state": "cancelled"})
+    api.answer("POST", "/api/v1/executions/2/cancel", {"id": 2, "state": "running"}, 202)
+    api.answer("POST", "/api/v1/executions/3/retry", {"id": 3, "state": "retrying"}, 202)
+    api.answer("POST", "/api/v1/executions/4/retry", {"id": 9, "state": "queued"}, 202)
+    assert run("executions", "cancel", "1").stdout == "Cancelled execution 1.\n"
+    assert "being cancelled" in run("executions", "cancel", "2").stdout
+    assert run("executions", "retry", "3").stdout == "Execution 3 is due now.\n"
+    assert run("executions", "retry", "4").stdout == "Execution 9 repeats execution 4.\n"
+
+
+def test_dead_letters_are_chosen_by_ids_by_filter_or_all_and_never_by_nothing(api, run):
+    api.answer("POST", "/api/v1/dead-letters/redrive", {"id": 3, "matched": 2}, 202)
+    api.answer("POST", "/api/v1/dead-letters/discard", {"discarded": 4})
+    assert (
+        run("dead", "redrive", "5", "6", "--rate-per-second", "2").stdout == "Running 2 dead letters again.\n"
+    )
+    run("dead", "redrive", "5", "--payload", "null")
+    run("dead", "redrive", "--job-id", "7", "--error-code", "timeout", "--from", "a", "--to", "b")
+    assert run("dead", "discard", "--all").stdout == "Discarded 4 dead letters.\n"
+    assert [asked.body for asked in api.asked] == [
+        {"ids": [5, 6], "ratePerSecond": 2},
+        {"ids": [5], "payload": None},
+        {"filter": {"jobId": 7, "errorCode": "timeout", "from": "a", "to": "b"}},
+        {"filter": {"all": True}},
+    ]
+    for wrong in ([], ["5", "--all"], ["--all", "--job-id", "7"]):
+        assert run("dead", "discard", *wrong).exit_code == 2
+    assert len(api.asked) == 4
+
+
+def test_stats_shows_queues_sums_and_workers(api, run):
+    api.answer("GET", "/queue/stats", STATS)
+    lines = run("stats").stdout.splitlines()
+    assert [line.split()[0] for line in lines if line] == [
+        "QUEUE", "default", "default.high", "all", "WORKER", "w-1", "Poller",
+    ]  # fmt: skip
+    assert json.loads(run("stats", "--json").stdout) == STATS
+
+
+def test_a_file_may_hold_one_job_an_array_or_ndjson(api, run, tmp_path):
+    api.answer("POST", "/api/v1/jobs", JOB, 201)
+    job = {"schedule": "@daily", "api": "https://example.com"}
+    array = tmp_path / "jobs.json"
+    array.write_text(json.dumps([job, job], indent=2))
+    assert run("jobs", "create", "-f", str(array)).exit_code == 0
+    result = run(
+        "jobs",
+        "create",
+        "-f",
+        "-",
+        "--pool",
+        "eu",
+        "--json",
+        input=f"{json.dumps(job)}\n\n{json.dumps(job)}\n",
+    )
+    assert [json.loads(line) for line in result.stdout.splitlines()] == [JOB, JOB]
+    assert [asked.body for asked in api.asked] == [job, job, {**job, "pool": "eu"}, {**job, "pool": "eu"}]
+
+
+def test_a_refused_job_of_a_file_does_not_hold_up_the_others(api, run):
+    api.problem(
+        "POST", "/api/v1/jobs", 422, "Not valid.", errors=[{"pointer": "/api", "message": "is missing"}]
+    )
+    api.answer("POST", "/api/v1/jobs", JOB, 201)
+    result = run("jobs", "create", "-f", "-", input='{"a": 1}\n{"b": 2}\n')
+    assert (result.exit_code, len(api.asked)) == (1, 2)
+    assert result.stderr == (
+        "jobsched: -, line 1: Not valid.\n  api: is missing\n"
+        "jobsched: 1 of 2 jobs were refused; the others were created.\n"
+    )
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}\n{broken\n', "[1]", "", '"text"', "[" * 100_000])
+def test_a_broken_file_sends_nothing(api, run, text):
+    result = run("jobs", "create", "-f", "-", input=text)
+    assert (result.exit_code, api.asked) == (2, [])
+    assert "Traceback" not in result.stderr
+
+
+def test_payload_and_headers_are_checked_before_anything_is_sent(api, run, tmp_path):
+    api.answer("POST", "/api/v1/jobs", JOB, 201)
+    base = ("jobs", "create", "--schedule", "@daily", "--api", "https://example.com")
+    (tmp_path / "body.json").write_text('{"from": "file"}')
+    for wrong in (
+        ("--payload", "hello"),
+        ("--payload", "NaN"),
+        ("--payload", "@/nowhere"),
+        ("--header", "no colon"),
+        ("--header", "A: 1", "--header", "a: 2"),
+        ("--priority", "high"),
+        ("--backoff-factor", "nan"),
+        ("--overlap-policy", "maybe"),
+    ):
+        assert run(*base, *wrong).exit_code == 2
+    assert api.asked == []
+    assert run(*base, "--payload", f"@{tmp_path / 'body.json'}").exit_code == 0
+    assert run(*base, "--payload", "@-", input="[2]").exit_code == 0
+    assert [asked.body["payload"] for asked in api.asked] == [{"from": "file"}, [2]]

@@ -1,0 +1,288 @@
+"""The client against an HTTP server with canned answers."""
+
+import pickle
+import socket
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+from jobsched.client import ApiError, Client, Conflict, Invalid, NotFound, Unauthorized, Unreachable
+from jobsched.client import transport as transport_module
+from tests.unit.canned_api import EXECUTION, JOB, STATS, CannedApi
+
+
+@pytest.fixture
+def api() -> Iterator[CannedApi]:
+    with CannedApi() as server:
+        yield server
+
+
+@pytest.fixture
+def client(api: CannedApi) -> Iterator[Client]:
+    with Client(api.url, "test-key") as made:
+        yield made
+
+
+@pytest.fixture
+def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that the client would have made."""
+    taken: list[float] = []
+    monkeypatch.setattr(transport_module.time, "sleep", taken.append)
+    return taken
+
+
+def test_fields_in_snake_case_travel_in_camel_case_and_values_are_left_alone(api, client):
+    api.answer("POST", "/api/v1/jobs", JOB, 201)
+    job = client.jobs.create(
+        {"schedule": "@daily", "pool": "eu"},
+        api="https://example.com",
+        max_retry_count=5,
+        payload={"snake_case": [1, None]},
+        headers={"X-Some_Header": "a"},
+        start_at=datetime(2026, 1, 2, tzinfo=UTC),
+        pool="us",
+    )
+    assert job == JOB
+    (asked,) = api.asked
+    assert asked.body == {
+        "schedule": "@daily",
+        "pool": "us",
+        "api": "https://example.com",
+        "maxRetryCount": 5,
+        "payload": {"snake_case": [1, None]},
+        "headers": {"X-Some_Header": "a"},
+        "startAt": "2026-01-02T00:00:00+00:00",
+    }
+    assert asked.headers["authorization"] == "Bearer test-key"
+    assert asked.headers["content-type"] == "application/json"
+    assert asked.headers["user-agent"].startswith("jobsched-client/")
+
+
+def test_each_verb_of_jobs_is_one_call(api, client):
+    for method, path, status in [
+        ("GET", "/api/v1/jobs/7", 200),
+        ("PATCH", "/api/v1/jobs/7", 200),
+        ("PUT", "/api/v1/jobs/7", 200),
+        ("POST", "/api/v1/jobs/7/pause", 200),
+        ("POST", "/api/v1/jobs/7/resume", 200),
+        ("POST", "/api/v1/jobs/7/run", 202),
+    ]:
+        api.answer(method, path, JOB, status)
+    api.answer("DELETE", "/api/v1/jobs/7", status=204)
+
+    client.jobs.get(7)
+    client.jobs.update(7, priority=9, end_at=None)
+    client.jobs.update(7, {"priority": 9}, version=4)
+    client.jobs.replace(7, schedule="@daily", api="https://example.com", version=4)
+    client.jobs.pause(7)
+    client.jobs.resume(7)
+    client.jobs.run(7)
+    client.jobs.run(7, payload=None, force=True)
+    assert client.jobs.delete(7) is None
+
+    assert [(a.method, a.path.removeprefix("/api/v1/jobs"), a.query, a.body) for a in api.asked] == [
+        ("GET", "/7", [], None),
+        ("PATCH", "/7", [], {"priority": 9, "endAt": None}),
+        ("PATCH", "/7", [], {"priority": 9}),
+        ("PUT", "/7", [], {"schedule": "@daily", "api": "https://example.com"}),
+        ("POST", "/7/pause", [], None),
+        ("POST", "/7/resume", [], None),
+        ("POST", "/7/run", [], None),
+        ("POST", "/7/run", [("force", "true")], {"payload": None}),
+        ("DELETE", "/7", [], None),
+    ]
+    assert [a.headers.get("if-match") for a in api.asked[1:4]] == [None, '"4"', '"4"']
+
+
+def test_a_list_goes_through_all_pages_and_keeps_its_filters(api, client):
+    api.answer("GET", "/api/v1/jobs", {"items": [{"id": 3}, {"id": 2}], "nextCursor": "abc"})
+    api.answer("GET", "/api/v1/jobs", {"items": [{"id": 1}], "nextCursor": None})
+    found = list(client.jobs.list(is_active=False, tag=["a", "b"], q="x y", limit=2))
+    assert [job["id"] for job in found] == [3, 2, 1]
+    filters = [("q", "x y"), ("isActive", "false"), ("tag", "a"), ("tag", "b"), ("limit", "2")]
+    assert [asked.query for asked in api.asked] == [filters, [*filters, ("cursor", "abc")]]
+
+
+def test_executions_and_dead_letters_speak_the_contract(api, client):
+    page = {"items": [EXECUTION], "nextCursor": None}
+    for path in ("/api/v1/executions", "/api/v1/jobs/7/executions", "/api/v1/dead-letters"):
+        api.answer("GET", path, page)
+    api.answer("POST", "/api/v1/executions/1201/cancel", EXECUTION, 202)
+    api.answer("POST", "/api/v1/executions/1201/retry", EXECUTION, 202)
+    api.answer("POST", "/api/v1/dead-letters/redrive", {"id": 1, "matched": 2}, 202)
+    api.answer("GET", "/api/v1/dead-letters/redrives/1", {"matched": 2, "done": 1})
+    api.answer("POST", "/api/v1/dead-letters/discard", {"discarded": 2})
+
+    since = datetime(2026, 1, 1, tzinfo=UTC)
+    assert list(client.executions.list(state="failed", job_id=7, from_=since)) == [EXECUTION]
+    assert list(client.jobs.executions(7, trigger="manual")) == [EXECUTION]
+    assert list(client.dead_letters.list(error_code="timeout")) == [EXECUTION]
+    client.executions.cancel(1201)
+    client.executions.retry(1201)
+    assert client.dead_letters.redrive([5, 6], rate_per_second=2) == {"id": 1, "matched": 2}
+    client.dead_letters.redrive([5], payload=None)
+    client.dead_letters.redrive(filter={"job_id": 7, "from_": since})
+    assert client.dead_letters.redrive_progress(1)["done"] == 1
+    assert client.dead_letters.discard(filter={"all": True}) == {"discarded": 2}
+
+    assert [asked.query for asked in api.asked[:3]] == [
+        [("state", "failed"), ("jobId", "7"), ("from", "2026-01-01T00:00:00+00:00")],
+        [("trigger", "manual")],
+        [("errorCode", "timeout")],
+    ]
+    assert [asked.body for asked in api.asked[5:]] == [
+        {"ids": [5, 6], "ratePerSecond": 2},
+        {"ids": [5], "payload": None},
+        {"filter": {"jobId": 7, "from": "2026-01-01T00:00:00+00:00"}},
+        None,
+        {"filter": {"all": True}},
+    ]
+
+
+def test_wait_looks_until_the_execution_is_final(api, client, naps):
+    for state in ("queued", "running", "retrying", "succeeded"):
+        api.answer("GET", "/api/v1/executions/1", {"id": 1, "state": state})
+    assert client.executions.wait(1, timeout=60)["state"] == "succeeded"
+    assert len(naps) == 3
+
+
+def test_wait_gives_up_after_its_timeout(api, client):
+    api.answer("GET", "/api/v1/executions/1", {"id": 1, "state": "running"})
+    with pytest.raises(TimeoutError, match="still running"):
+        client.executions.wait(1, timeout=0.15)
+
+
+def test_stats_and_ready_are_answers_even_if_the_server_is_not_ready(api, client, naps):
+    api.answer("GET", "/queue/stats", STATS)
+    api.answer("GET", "/ready", {"status": "unavailable", "checks": {"database": "down"}}, 503)
+    assert client.stats() == STATS
+    assert client.ready()["status"] == "unavailable"
+    assert naps == []
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, Invalid),
+        (401, Unauthorized),
+        (403, Unauthorized),
+        (404, NotFound),
+        (409, Conflict),
+        (412, Conflict),
+        (413, Invalid),
+        (422, Invalid),
+        (500, ApiError),
+    ],
+)
+def test_each_status_has_its_error(api, client, status, kind):
+    api.problem("GET", "/api/v1/jobs/1", status, "No.", requestId="r-1")
+    with pytest.raises(ApiError) as caught:
+        client.jobs.get(1)
+    error = caught.value
+    assert (type(error), error.status, error.message, error.request_id) == (kind, status, "No.", "r-1")
+    assert pickle.loads(pickle.dumps(error)).problem == error.problem
+
+
+def test_an_error_names_every_fault(api, client):
+    faults = [
+        {"pointer": "/schedule", "message": "must be given"},
+        {"parameter": "limit", "message": "is too large"},
+    ]
+    api.problem("POST", "/api/v1/jobs", 422, "The request is not valid.", errors=faults)
+    with pytest.raises(Invalid) as caught:
+        client.jobs.create()
+    assert caught.value.faults == (("/schedule", "must be given"), ("limit", "is too large"))
+    assert str(caught.value) == (
+        "422 The request is not valid. /schedule: must be given; limit: is too large"
+    )
+
+
+def test_a_read_is_tried_again_until_the_server_is_back(api, client, naps):
+    for status in (502, 503, 504):
+        api.answer("GET", "/api/v1/jobs/7", "<html>", status)
+    api.answer("GET", "/api/v1/jobs/7", JOB)
+    assert client.jobs.get(7) == JOB
+    assert len(naps) == 3
+    assert naps == sorted(naps)
+
+
+def test_a_read_is_tried_four_times_at_most(api, client, naps):
+    api.answer("GET", "/api/v1/jobs/7", "<html>", 502)
+    with pytest.raises(Unreachable) as caught:
+        client.jobs.get(7)
+    assert caught.value.status == 502
+    assert len(api.asked) == 4
+
+
+def test_retry_after_lengthens_the_pause_and_a_long_one_ends_the_tries(api, client, naps):
+    api.problem("GET", "/api/v1/jobs/7", 503, "Busy.")
+    api._answers["GET", "/api/v1/jobs/7"][0].headers["Retry-After"] = "3"
+    api.problem("GET", "/api/v1/jobs/7", 503, "Busy.")
+    api._answers["GET", "/api/v1/jobs/7"][1].headers["Retry-After"] = "600"
+    with pytest.raises(ApiError) as caught:
+        client.jobs.get(7)
+    assert (naps, caught.value.status, len(api.asked)) == ([3.0], 503, 2)
+
+
+@pytest.mark.parametrize("call", ["create", "update", "replace", "delete", "pause", "run"])
+def test_nothing_that_changes_something_is_ever_repeated(api, client, naps, call):
+    for method, path in [("POST", ""), ("PATCH", "/7"), ("PUT", "/7"), ("DELETE", "/7")]:
+        api.answer(method, f"/api/v1/jobs{path}", "<html>", 503)
+    api.answer("POST", "/api/v1/jobs/7/pause", "<html>", 503)
+    api.answer("POST", "/api/v1/jobs/7/run", "<html>", 503)
+    with pytest.raises(Unreachable):
+        getattr(client.jobs, call)(*([] if call == "create" else [7]))
+    assert (len(api.asked), naps) == (1, [])
+
+
+def test_a_server_that_is_not_there_is_unreachable_and_says_so(naps):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    with Client(url) as client:
+        with pytest.raises(Unreachable) as caught:
+            client.jobs.get(1)
+        assert caught.value.status == 0
+        assert str(caught.value) == f"Cannot reach {url}: connection refused."
+        with pytest.raises(Unreachable) as caught:
+            client.jobs.create()
+        assert str(caught.value) == f"Cannot reach {url}: connection refused."
+
+
+def test_a_lost_answer_to_a_change_says_that_it_may_have_happened():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with Client(url, timeout=0.1) as client, pytest.raises(Unreachable) as caught:
+            client.jobs.create()
+    assert str(caught.value) == (
+        f"Cannot reach {url}: no answer within 0.1 s. The request may have been carried out."
+    )
+
+
+def test_a_redirect_is_not_followed_since_a_post_would_become_a_get(api, client):
+    api.answer("POST", "/api/v1/jobs", "", 301, Location="https://elsewhere.example/api/v1/jobs")
+    with pytest.raises(ApiError, match="redirects to https://elsewhere"):
+        client.jobs.create()
+    assert len(api.asked) == 1
+
+
+def test_an_answer_that_is_not_jobscheds_is_an_error(api, client):
+    api.answer("GET", "/api/v1/jobs/7", "<html>Welcome</html>")
+    with pytest.raises(ApiError, match="Is the address right"):
+        client.jobs.get(7)
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(api, client, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    api.answer("GET", "/api/v1/jobs/7", JOB)
+    assert client.jobs.get(7) == JOB
+
+
+def test_a_netrc_entry_does_not_replace_the_key(api, client, monkeypatch, tmp_path):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login someone password else\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    api.answer("GET", "/api/v1/jobs/7", JOB)
+    client.jobs.get(7)
+    assert api.asked[0].headers["authorization"] == "Bearer test-key"
