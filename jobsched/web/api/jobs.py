@@ -1,0 +1,223 @@
+"""/api/v1/jobs"""
+
+from typing import Any
+
+from flask import Response
+from flask_openapi3.models.tag import Tag
+
+from jobsched.db.jobs import JobRecord, Saved
+from jobsched.domain.requests import parse_run
+from jobsched.domain.spec import JobSpec, apply_merge, apply_replace, parse_job_create
+from jobsched.errors import NotFound
+from jobsched.web import schemas, serialize
+from jobsched.web.auth import principal
+from jobsched.web.body import JSON, MERGE_PATCH, read_json, read_optional_json
+from jobsched.web.params import (
+    JobExecutionsQuery,
+    JobsQuery,
+    RunQuery,
+    before_id,
+    if_match,
+    single_version,
+)
+from jobsched.web.routing import Api
+from jobsched.web.services import Services
+
+TAG = Tag(name="jobs", description="What is called, when, and how failures are retried.")
+
+_ALL = "/api/v1/jobs"
+_ONE = "/api/v1/jobs/<int64:id>"
+
+
+def register(api: Api, services: Services) -> None:
+    """Add the routes of jobs."""
+    jobs = services.jobs
+
+    def saved(result: Saved, status: int = 200) -> Response:
+        if result.due_soon:
+            services.wake()
+        headers = {"ETag": _etag(result.job)}
+        if status == 201:
+            headers["Location"] = f"{_ALL}/{result.job.id}"
+        return serialize.answer(serialize.job(result.job), status, headers)
+
+    def demanded_version(id: int) -> int | None:
+        allowed = if_match()
+        if allowed is not None and len(allowed) != 1:
+            return single_version(allowed, jobs.get(principal().project_id, id).version)
+        return single_version(allowed)
+
+    @api.route(
+        "POST",
+        _ALL,
+        tag=TAG,
+        role="write",
+        answers={201: schemas.Job},
+        body=schemas.JobDefinition,
+        faults=(409,),
+    )
+    def create_job() -> Response:
+        """Create a job.
+
+        Answers 201 with the job and its `Location`. A `key` that exists already is 409.
+        """
+        spec = parse_job_create(read_json(), check_target=services.check_target)
+        return saved(jobs.create(principal().project_id, spec), 201)
+
+    @api.route("GET", _ALL, tag=TAG, role="read", answers={200: schemas.JobPage}, query=JobsQuery)
+    def list_jobs(query: JobsQuery) -> Response:
+        """List jobs.
+
+        Newest first by id. All filters that are given must hold.
+        """
+        found = jobs.page(
+            principal().project_id,
+            limit=query.limit,
+            before_id=before_id("jobs", query.cursor),
+            q=query.q or None,
+            is_active=query.isActive,
+            pool=query.pool,
+            tags=query.tag,
+            states=query.state,
+        )
+        return serialize.page("jobs", found, serialize.job)
+
+    @api.route("GET", _ONE, tag=TAG, role="read", answers={200: schemas.Job}, faults=(404,))
+    def get_job(id: int) -> Response:
+        """Read a job.
+
+        `ETag` is its version, which counts edits: runs change the times that are shown, but not the version.
+        """
+        record = jobs.get(principal().project_id, id)
+        return serialize.answer(serialize.job(record), headers={"ETag": _etag(record)})
+
+    def edit(id: int, change: Any) -> Response:
+        version = demanded_version(id)
+        return saved(jobs.update(principal().project_id, id, change, if_version=version))
+
+    @api.route(
+        "PUT",
+        _ONE,
+        tag=TAG,
+        role="write",
+        answers={200: schemas.Job},
+        body=schemas.JobDefinition,
+        faults=(404, 409, 412),
+    )
+    def replace_job(id: int) -> Response:
+        """Replace a job.
+
+        What the body leaves out becomes its default. An edit that leaves `schedule` and `timezone` as they
+        were keeps the next execution time. `If-Match` with the ETag guards against a lost update.
+        """
+        body = read_json()
+
+        def change(record: JobRecord) -> JobSpec:
+            present = serialize.read_only(record)
+            return apply_replace(record.spec, present, body, check_target=services.check_target)
+
+        return edit(id, change)
+
+    @api.route(
+        "PATCH",
+        _ONE,
+        tag=TAG,
+        role="write",
+        answers={200: schemas.Job},
+        body=schemas.JobPatch,
+        faults=(404, 409, 412),
+    )
+    def update_job(id: int) -> Response:
+        """Change some fields of a job.
+
+        A JSON merge patch (RFC 7396): null resets a field to its default. `payload` and `headers` are
+        replaced whole. `If-Match` with the ETag guards against a lost update.
+        """
+        body = read_json(JSON, MERGE_PATCH)
+
+        def change(record: JobRecord) -> JobSpec:
+            present = serialize.read_only(record)
+            return apply_merge(record.spec, present, body, check_target=services.check_target)
+
+        return edit(id, change)
+
+    @api.route("DELETE", _ONE, tag=TAG, role="write", answers={204: None}, faults=(404, 412))
+    def delete_job(id: int) -> Response:
+        """Delete a job.
+
+        Waiting executions are cancelled, running ones finish, the history stays readable.
+        """
+        jobs.delete(principal().project_id, id, if_version=demanded_version(id))
+        return Response(status=204)
+
+    @api.route("POST", f"{_ONE}/pause", tag=TAG, role="write", answers={200: schemas.Job}, faults=(404,))
+    def pause_job(id: int) -> Response:
+        """Pause a job.
+
+        No new slots; what waits or runs goes on. Repeating it changes nothing.
+        """
+        return saved(jobs.pause(principal().project_id, id))
+
+    @api.route("POST", f"{_ONE}/resume", tag=TAG, role="write", answers={200: schemas.Job}, faults=(404,))
+    def resume_job(id: int) -> Response:
+        """Resume a paused job.
+
+        Slots count from now; those of the pause are neither run nor recorded.
+        """
+        return saved(jobs.resume(principal().project_id, id))
+
+    @api.route(
+        "POST",
+        f"{_ONE}/run",
+        tag=TAG,
+        role="write",
+        answers={202: schemas.Execution},
+        query=RunQuery,
+        body=schemas.RunRequest,
+        body_optional=True,
+        faults=(404,),
+    )
+    def run_job(id: int, query: RunQuery) -> Response:
+        """Run a job now.
+
+        Also a paused one. Answers 202 with the new execution. `force=true` does not look at the job's
+        overlap policy.
+        """
+        payload = parse_run(read_optional_json())
+        record = services.moves.run_now(principal().project_id, id, payload=payload, force=query.force)
+        services.wake()
+        location = {"Location": f"/api/v1/executions/{record.id}"}
+        return serialize.answer(serialize.execution(record), 202, location)
+
+    @api.route(
+        "GET",
+        f"{_ONE}/executions",
+        tag=TAG,
+        role="read",
+        answers={200: schemas.ExecutionPage},
+        query=JobExecutionsQuery,
+        faults=(404,),
+    )
+    def list_job_executions(id: int, query: JobExecutionsQuery) -> Response:
+        """List the executions of a job.
+
+        Newest first, live and finished; of a deleted job, too.
+        """
+        project = principal().project_id
+        if not jobs.known(project, id):
+            raise NotFound(f"There is no job {id}.")
+        found = services.executions.page(
+            project,
+            limit=query.limit,
+            before_id=before_id("executions", query.cursor),
+            job_id=id,
+            states=query.state,
+            trigger=query.trigger,
+            from_=query.from_,
+            to=query.to,
+        )
+        return serialize.page("executions", found, serialize.execution)
+
+
+def _etag(record: JobRecord) -> str:
+    return f'"{record.version}"'

@@ -1,0 +1,103 @@
+"""The WSGI application."""
+
+import json
+from typing import Any
+
+from flask import Flask, Response, g, request
+from flask_openapi3.models.info import Info
+from flask_openapi3.openapi import OpenAPI
+
+from jobsched import __version__
+from jobsched.clock import monotonic
+from jobsched.log import get_logger
+from jobsched.web import auth, errors
+from jobsched.web.api import dead_letters, executions, jobs, system
+from jobsched.web.body import MAX_BODY_BYTES
+from jobsched.web.docs_page import CSP, render_docs, stylesheet
+from jobsched.web.params import IdConverter
+from jobsched.web.routing import BEARER, Api
+from jobsched.web.schemas import Problem
+from jobsched.web.services import Services
+
+_DESCRIPTION = (
+    "Register jobs over HTTP; jobsched calls their URLs on time, retries with backoff and keeps what failed. "
+    "Times are RFC 3339, in answers UTC with milliseconds. Lists go from the newest id to the oldest; "
+    "`nextCursor` leads to the next page."
+)
+
+_log = get_logger(component="web")
+
+
+def create_app(services: Services) -> Flask:
+    """The API on top of ``services``. Opens nothing by itself."""
+    app = OpenAPI(
+        "jobsched",
+        info=Info(title="jobsched", version=__version__, description=_DESCRIPTION),
+        security_schemes={BEARER: {"type": "http", "scheme": "bearer"}},
+        validation_error_status="default",
+        validation_error_model=Problem,
+        doc_ui=False,
+        static_folder=None,
+    )
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.url_map.converters["int64"] = IdConverter
+    app.url_map.merge_slashes = False
+    app.url_map.strict_slashes = True
+
+    api = Api(app)
+    for module in (jobs, executions, dead_letters, system):
+        module.register(api, services)
+    _serve_document(app)
+
+    _frame_requests(app)
+    errors.register(app)
+    auth.register(app, services.keys, api.roles)
+    return app
+
+
+def _frame_requests(app: Flask) -> None:
+    def begin() -> None:
+        g.began = monotonic()
+
+    def end(response: Response) -> Response:
+        response.headers["X-Request-Id"] = errors.request_id()
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers.setdefault("Cache-Control", "no-store")
+        _log.debug(
+            "request",
+            request_id=errors.request_id(),
+            method=request.method,
+            path=request.path,
+            status=response.status_code,
+            milliseconds=round((monotonic() - g.began) * 1000, 2),
+        )
+        return response
+
+    app.before_request(begin)
+    app.after_request(end)
+
+
+def _serve_document(app: OpenAPI) -> None:
+    cached: dict[str, bytes] = {}
+
+    def document() -> dict[str, Any]:
+        spec: dict[str, Any] = app.api_doc
+        return spec
+
+    def openapi_json() -> Response:
+        if "json" not in cached:
+            cached["json"] = json.dumps(document(), ensure_ascii=False).encode()
+        return Response(cached["json"], content_type="application/json")
+
+    def docs() -> Response:
+        if "html" not in cached:
+            cached["html"] = render_docs(document()).encode()
+        headers = {"Content-Security-Policy": CSP, "Referrer-Policy": "no-referrer"}
+        return Response(cached["html"], content_type="text/html; charset=utf-8", headers=headers)
+
+    def docs_style() -> Response:
+        return Response(stylesheet(), content_type="text/css; charset=utf-8")
+
+    app.add_url_rule("/openapi.json", view_func=openapi_json)
+    app.add_url_rule("/docs", view_func=docs)
+    app.add_url_rule("/docs/style.css", view_func=docs_style)

@@ -1,0 +1,101 @@
+"""Bodies of requests: bytes into JSON, strictly.
+
+Refused with 400: bytes that are not UTF-8, a byte order mark, NaN and Infinity, a name that stands twice in
+an object (readers disagree on which counts). What is JSON but cannot be stored (NUL, lone surrogates, deep
+nesting) is found by jobsched.domain, with its place, and is 422.
+"""
+
+import codecs
+import json
+from typing import Any, Final
+
+from flask import request
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
+
+from jobsched.domain.json_text import MAX_DEPTH
+from jobsched.errors import Fault, InvalidInput
+from jobsched.web.errors import RequestRefused
+
+MAX_BODY_BYTES: Final = 1024 * 1024
+
+JSON: Final = "application/json"
+MERGE_PATCH: Final = "application/merge-patch+json"
+
+
+def read_json(*types: str) -> Any:
+    """The JSON value of the body, of one of the media ``types`` (application/json where none is named)."""
+    _check_type(types or (JSON,))
+    raw = _read()
+    if not raw.strip():
+        raise RequestRefused(400, "invalid_json", "The body is empty; JSON is expected.")
+    return parse_json(raw)
+
+
+def read_optional_json() -> Any:
+    """As ``read_json``, but None where no body was sent; a body that says null is refused."""
+    if not _read():
+        return None
+    value = read_json()
+    if value is None:
+        raise InvalidInput([Fault("", "An object is expected.")])
+    return value
+
+
+def parse_json(raw: bytes) -> Any:
+    """``raw`` as JSON. Raises RequestRefused (400) or InvalidInput."""
+    if raw.startswith(codecs.BOM_UTF8):
+        raise _not_json("it begins with a byte order mark")
+    try:
+        return json.loads(raw.decode("utf-8"), object_pairs_hook=_object, parse_constant=_constant)
+    except UnicodeDecodeError as error:
+        raise _not_json(f"byte {error.start} is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise _not_json(f"{error.msg} at line {error.lineno}, column {error.colno}") from None
+    except RecursionError:
+        raise InvalidInput([Fault("", f"is nested deeper than {MAX_DEPTH} levels")]) from None
+    except ValueError:
+        # Python reads no integer of more than 4,300 digits (it would take quadratic time).
+        raise InvalidInput([Fault("", "has a number with too many digits")]) from None
+
+
+def _check_type(types: tuple[str, ...]) -> None:
+    expected = " or ".join(types)
+    if not request.content_type:
+        raise RequestRefused(415, "unsupported_media_type", f"Content-Type is missing; send {expected}.")
+    if request.mimetype not in types:
+        detail = f"The body is of type {request.mimetype or request.content_type}; send {expected}."
+        raise RequestRefused(415, "unsupported_media_type", detail)
+    charset = request.mimetype_params.get("charset", "utf-8").lower()
+    if charset not in {"utf-8", "utf8", "us-ascii"}:
+        raise RequestRefused(415, "unsupported_media_type", "The body must be UTF-8.")
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise RequestRefused(415, "unsupported_media_type", "The body must not be compressed.")
+
+
+def _read() -> bytes:
+    try:
+        return request.get_data()
+    except RequestEntityTooLarge:
+        raise RequestRefused(
+            413, "body_too_large", f"The body is larger than {MAX_BODY_BYTES} bytes."
+        ) from None
+    except (ClientDisconnected, OSError):
+        # gunicorn raises its own OSErrors for a broken chunk and for an end that came early.
+        raise RequestRefused(400, "invalid_body", "The body ended early or its chunks are broken.") from None
+
+
+def _not_json(reason: str) -> RequestRefused:
+    return RequestRefused(400, "invalid_json", f"The body is not JSON: {reason}.")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise _not_json(f"the name {json.dumps(twice[:100])} stands twice in one object")
+    return result
+
+
+def _constant(name: str) -> float:
+    raise _not_json(f"{name} is not a number in JSON")

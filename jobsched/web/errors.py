@@ -1,0 +1,170 @@
+"""Problem documents (RFC 9457): what a caller gets for every error, and nothing of what went wrong inside.
+
+    InvalidInput 422   NotFound 404   Conflict 409   PreconditionFailed 412   Unauthorized 401   Forbidden 403
+    DatabaseUnavailable 503 with Retry-After   SchemaMismatch 503   any other exception 500, logged
+
+``type`` is ``urn:jobsched:error:<code>``: an identifier that stays the same whatever the wording becomes.
+docs/errors.md explains each.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+from flask import Flask, Response, g, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import NotFound as NoSuchRoute
+
+from jobsched.config import generate_secret
+from jobsched.errors import (
+    Conflict,
+    DatabaseRefused,
+    DatabaseUnavailable,
+    Fault,
+    Forbidden,
+    InvalidInput,
+    JobschedError,
+    NotFound,
+    PreconditionFailed,
+    QueueUnavailable,
+    SchemaMismatch,
+    Unauthorized,
+)
+from jobsched.log import get_logger
+
+PROBLEM_JSON: Final = "application/problem+json"
+RETRY_AFTER_SECONDS: Final = 5
+#: Faults listed at most; a body of 1 MiB could hold hundreds of thousands.
+MAX_FAULTS: Final = 100
+
+_SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+_STATUS: Final[Mapping[type[JobschedError], int]] = {
+    InvalidInput: 422,
+    NotFound: 404,
+    Conflict: 409,
+    PreconditionFailed: 412,
+    Unauthorized: 401,
+    Forbidden: 403,
+    DatabaseUnavailable: 503,
+    SchemaMismatch: 503,
+    QueueUnavailable: 503,
+}
+
+# What the database said stays in the log: it names hosts, tables and values.
+_DISCREET: Final[Mapping[type[JobschedError], str]] = {
+    DatabaseUnavailable: "The database cannot be reached at the moment. Nothing was written. Try again.",
+    SchemaMismatch: "The database's schema is not the one of this version. The operator runs `jobsched migrate`.",
+    QueueUnavailable: "Redis cannot be reached at the moment. Try again.",
+}
+
+_log = get_logger(component="web")
+
+
+class RequestRefused(Exception):
+    """A fault of the HTTP request itself, before its content: 400, 413, 415 and their like."""
+
+    def __init__(self, status: int, code: str, detail: str) -> None:
+        self.status = status
+        self.code = code
+        super().__init__(detail)
+
+
+def request_id() -> str:
+    """The id of this request: the caller's own where it is sane, else a fresh one."""
+    known: str | None = g.get("request_id")
+    if known is None:
+        given = request.headers.get("X-Request-Id", "")
+        known = given if _SANE_REQUEST_ID.fullmatch(given) else f"req_{generate_secret()[:22]}"
+        g.request_id = known
+    return known
+
+
+def document(
+    status: int, code: str, detail: str, *, request_id: str, faults: Iterable[Fault] = ()
+) -> dict[str, Any]:
+    """A problem document. ``errors`` is there when there are faults, in the order in which they were found."""
+    problem: dict[str, Any] = {
+        "type": f"urn:jobsched:error:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+    }
+    listed = [
+        {"parameter" if fault.parameter else "pointer": fault.pointer, "message": fault.message}
+        for fault in faults
+    ]
+    if listed:
+        problem["errors"] = listed[:MAX_FAULTS]
+    problem["requestId"] = request_id
+    return problem
+
+
+def problem_response(
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    faults: Iterable[Fault] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """The answer that carries a problem document."""
+    problem = document(status, code, detail, request_id=request_id(), faults=faults)
+    # ASCII only: a detail may quote what the caller sent, lone surrogates and all.
+    return Response(json.dumps(problem), status=status, headers=headers, content_type=PROBLEM_JSON)
+
+
+def register(app: Flask) -> None:
+    """Let ``app`` answer every exception with a problem document."""
+    app.register_error_handler(JobschedError, _ours)
+    app.register_error_handler(RequestRefused, _refused)
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def _ours(error: JobschedError) -> Response:
+    status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), None)
+    if status is None:
+        return _unexpected(error)
+    headers = {}
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if status == 503:
+        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        _log.warning("unavailable", code=error.code, error=str(error), request_id=request_id())
+    faults = error.faults if isinstance(error, InvalidInput) else ()
+    detail = _DISCREET.get(type(error)) or str(error.args[0] if error.args else HTTPStatus(status).phrase)
+    return problem_response(status, error.code, detail, faults=faults, headers=headers)
+
+
+def _refused(error: RequestRefused) -> Response:
+    return problem_response(error.status, error.code, str(error))
+
+
+def _http(error: HTTPException) -> Response:
+    status = error.code or 500
+    if isinstance(error, NoSuchRoute):
+        return problem_response(404, "not_found", f"There is nothing at {request.path}.")
+    if isinstance(error, MethodNotAllowed):
+        allowed = ", ".join(sorted(error.valid_methods or ()))
+        detail = f"{request.method} is not possible at {request.path}. Allowed: {allowed}."
+        return problem_response(405, "method_not_allowed", detail, headers={"Allow": allowed})
+    if status >= 500 or status < 400:
+        return _unexpected(error)
+    code = re.sub(r"\W+", "_", HTTPStatus(status).phrase.lower())
+    return problem_response(status, code, error.description or HTTPStatus(status).phrase)
+
+
+def _unexpected(error: Exception) -> Response:
+    _log.error(
+        "request_failed",
+        request_id=request_id(),
+        method=request.method,
+        path=request.path,
+        refused=isinstance(error, DatabaseRefused),
+        exc_info=error,
+    )
+    detail = "Something went wrong here. It is in the server's log under this requestId."
+    return problem_response(500, "internal", detail)

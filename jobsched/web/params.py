@@ -1,0 +1,208 @@
+"""Parameters of requests: paths, query strings, cursors, If-Match."""
+
+import base64
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal, TypeVar, get_origin
+
+from flask import request
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from werkzeug.datastructures import MultiDict
+from werkzeug.routing import BaseConverter
+from werkzeug.routing import ValidationError as NoMatch
+
+from jobsched.domain.states import State, Trigger
+from jobsched.errors import Fault, InvalidInput, PreconditionFailed
+
+LARGEST_ID: Final = 2**63 - 1
+
+List = Literal["jobs", "executions", "dead-letters"]
+Query = TypeVar("Query", bound=BaseModel)
+
+_INSTANT = re.compile(
+    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?P<offset>[Zz]|[+-]\d\d:\d\d)?", re.ASCII
+)
+# An offset's plus that was not percent-encoded arrives as a space.
+_LOST_PLUS = re.compile(r" (\d\d:\d\d)$", re.ASCII)
+
+
+class IdConverter(BaseConverter):
+    """A positive 64-bit integer in a path; anything else matches no route, which is a 404."""
+
+    regex = r"[1-9][0-9]{0,18}"
+
+    def to_python(self, value: str) -> int:
+        """The id. Raises werkzeug's ValidationError beyond 64 bits."""
+        number = int(value)
+        if number > LARGEST_ID:
+            raise NoMatch
+        return number
+
+
+def _digits(value: Any) -> Any:
+    if not re.fullmatch(r"[0-9]{1,19}", value, re.ASCII):
+        raise ValueError("must be a whole number")
+    return int(value)
+
+
+def _true_or_false(value: Any) -> Any:
+    if value not in {"true", "false"}:
+        raise ValueError("must be true or false")
+    return value == "true"
+
+
+def _instant(value: Any) -> Any:
+    text = _LOST_PLUS.sub(r"+\1", value)
+    matched = _INSTANT.fullmatch(text)
+    try:
+        if matched is None:
+            raise ValueError
+        instant = datetime.fromisoformat(text.upper())
+        return instant.replace(tzinfo=instant.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("must be an RFC 3339 instant, such as 2026-12-01T09:00:00Z") from None
+
+
+WholeNumber = Annotated[int, BeforeValidator(_digits)]
+Boolean = Annotated[bool, BeforeValidator(_true_or_false)]
+Instant = Annotated[datetime, BeforeValidator(_instant)]
+Id = Annotated[int, BeforeValidator(_digits), Field(ge=1, le=LARGEST_ID)]
+
+
+class NoQuery(BaseModel):
+    """A call that takes no parameters."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ListQuery(NoQuery):
+    """What every list takes."""
+
+    limit: Annotated[WholeNumber, Field(ge=1, le=500, description="Items a page.")] = 50
+    cursor: Annotated[str | None, Field(description="`nextCursor` of the page before.")] = None
+
+
+class JobsQuery(ListQuery):
+    """Filters of the list of jobs."""
+
+    q: Annotated[str | None, Field(max_length=2000, description="Text in name, key, description or api.")] = (
+        None
+    )
+    isActive: Annotated[Boolean | None, Field(description="Active or paused ones only.")] = None
+    pool: Annotated[str | None, Field(max_length=50, description="Jobs of one pool.")] = None
+    tag: Annotated[list[str], Field(max_length=50, description="May repeat: any of them.")] = []
+    state: Annotated[
+        list[State], Field(max_length=50, description="`lastState`; may repeat: any of them.")
+    ] = []
+
+
+class JobExecutionsQuery(ListQuery):
+    """Filters of the executions of one job."""
+
+    state: Annotated[list[State], Field(max_length=50, description="May repeat: any of them.")] = []
+    trigger: Annotated[Trigger | None, Field(description="What started it.")] = None
+    from_: Annotated[
+        Instant | None, Field(alias="from", description="`scheduledFor` at or after this instant.")
+    ] = None
+    to: Annotated[Instant | None, Field(description="`scheduledFor` before this instant.")] = None
+
+
+class ExecutionsQuery(JobExecutionsQuery):
+    """Filters of the list of executions."""
+
+    jobId: Annotated[Id | None, Field(description="Executions of one job.")] = None
+
+
+class DeadLettersQuery(ListQuery):
+    """Filters of the list of dead letters."""
+
+    jobId: Annotated[Id | None, Field(description="Dead letters of one job.")] = None
+    errorCode: Annotated[str | None, Field(max_length=50, description="How the last attempt ended.")] = None
+    from_: Annotated[
+        Instant | None, Field(alias="from", description="`scheduledFor` at or after this instant.")
+    ] = None
+    to: Annotated[Instant | None, Field(description="`scheduledFor` before this instant.")] = None
+
+
+class RunQuery(NoQuery):
+    """Parameters of run-now."""
+
+    force: Annotated[Boolean, Field(description="Run even if the overlap policy would not.")] = False
+
+
+def read_query(model: type[Query], args: MultiDict[str, str] | None = None) -> Query:
+    """The query string as ``model``. Raises InvalidInput with every parameter that is wrong or not known."""
+    args = request.args if args is None else args
+    fields = {field.alias or name: field for name, field in model.model_fields.items()}
+    values: dict[str, Any] = {}
+    faults = []
+    for name, given in args.lists():
+        field = fields.get(name)
+        if field is None:
+            faults.append(Fault(name, "is not a parameter of this call", parameter=True))
+        elif any("\x00" in value for value in given):
+            faults.append(Fault(name, "must not hold the character NUL (U+0000)", parameter=True))
+        elif get_origin(field.annotation) is list:
+            values[name] = given
+        elif len(given) > 1:
+            faults.append(Fault(name, "is given more than once", parameter=True))
+        else:
+            values[name] = given[0]
+    query = None
+    try:
+        query = model.model_validate(values)
+    except ValidationError as error:
+        for fault in error.errors(include_url=False, include_context=False, include_input=False):
+            message = (
+                fault["msg"].removeprefix("Value error, ").removeprefix("Input ").replace("should", "must", 1)
+            )
+            faults.append(Fault(str(fault["loc"][0]), message, parameter=True))
+    if faults or query is None:
+        raise InvalidInput(faults, "The query string is not valid.")
+    return query
+
+
+def cursor_of(kind: List, next_before: int | None) -> str | None:
+    """The opaque cursor of the page that starts before the id ``next_before``; None stays None."""
+    if next_before is None:
+        return None
+    return base64.urlsafe_b64encode(f"{kind}:{next_before}".encode()).decode().rstrip("=")
+
+
+def before_id(kind: List, cursor: str | None) -> int | None:
+    """The id that a cursor of ``cursor_of`` stands for. Raises InvalidInput for any other string."""
+    if cursor is None:
+        return None
+    try:
+        text = base64.urlsafe_b64decode(cursor.encode("ascii") + b"==").decode("ascii")
+        matched = re.fullmatch(rf"{kind}:([1-9][0-9]{{0,18}})", text, re.ASCII)
+        if matched and int(matched[1]) <= LARGEST_ID and cursor_of(kind, int(matched[1])) == cursor:
+            return int(matched[1])
+    except ValueError:
+        pass
+    fault = Fault("cursor", "is not a nextCursor of this list", parameter=True)
+    raise InvalidInput([fault], "The query string is not valid.")
+
+
+def if_match() -> frozenset[int] | None:
+    """The versions that If-Match allows; None where any is fine. What is no version of ours matches nothing."""
+    header = request.headers.get("If-Match")
+    if header is None or header.strip() == "*":
+        return None
+    return _versions(header)
+
+
+def single_version(allowed: frozenset[int] | None, present: int | None = None) -> int | None:
+    """The one version to demand; ``present`` decides among several. Raises PreconditionFailed."""
+    if allowed is None:
+        return None
+    if len(allowed) == 1:
+        return next(iter(allowed))
+    if present in allowed:
+        return present
+    raise PreconditionFailed('If-Match names no version of this job; its ETag is `"<version>"`.')
+
+
+def _versions(header: str) -> frozenset[int]:
+    parts = (part.strip().strip('"') for part in header.split(","))
+    return frozenset(int(part) for part in parts if re.fullmatch(r"[0-9]{1,9}", part, re.ASCII))

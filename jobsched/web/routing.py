@@ -1,0 +1,144 @@
+"""How a route is declared: its role, what it takes and answers, once, for the router and the document.
+
+flask-openapi3 writes the document. Its own validation is left out: it stops at the first part of a request
+that is wrong, answers in a format of its own, takes a body that is no JSON for null, and builds a JSON
+schema anew at every request with parameters.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from flask import Response
+from flask_openapi3.models.tag import Tag
+from flask_openapi3.openapi import OpenAPI
+from pydantic import BaseModel, Field
+
+from jobsched.db.keys import Role
+from jobsched.web.body import JSON, MERGE_PATCH
+from jobsched.web.errors import PROBLEM_JSON
+from jobsched.web.params import NoQuery, read_query
+
+View = Callable[..., Response]
+
+BEARER: Final = "bearer"
+
+_REF = "#/components/schemas/"
+_FAULTS: Final[Mapping[int, str]] = {
+    400: "The body is not JSON.",
+    401: "No key, or one that is not known.",
+    403: "The key's role is too small.",
+    404: "There is no such thing.",
+    409: "The present state forbids it.",
+    412: "If-Match names another version than the present one.",
+    413: "The body is larger than 1 MiB.",
+    415: "The body is of another media type.",
+    422: "The request is not valid; every fault is named.",
+    503: "The database cannot be reached; try again.",
+}
+
+
+class IdPath(BaseModel):
+    """The path of one thing."""
+
+    id: int = Field(ge=1, description="The id.")
+
+
+class Api:
+    """Adds routes to ``app``. ``roles`` collects the smallest role of each endpoint."""
+
+    def __init__(self, app: OpenAPI) -> None:
+        self.app = app
+        self.roles: dict[str, Role] = {}
+
+    def route(
+        self,
+        method: str,
+        rule: str,
+        *,
+        tag: Tag,
+        answers: Mapping[int, type[BaseModel] | None],
+        role: Role | None = None,
+        query: type[BaseModel] = NoQuery,
+        body: type[BaseModel] | None = None,
+        body_optional: bool = False,
+        faults: tuple[int, ...] = (),
+        any_query: bool = False,
+    ) -> Callable[[View], View]:
+        """Declare the decorated view. ``role`` None: open to everyone.
+
+        The view gets the path's ``id``, and ``query`` where the call takes parameters; it reads the body by
+        itself. ``body`` is what the document says of it; ``faults`` are statuses beyond those that every
+        call of its kind can answer. The view's docstring becomes the document's text.
+        """
+
+        def declare(view: View) -> View:
+            takes_query = query is not NoQuery
+
+            def handler(**arguments: Any) -> Response:
+                if takes_query:
+                    arguments["query"] = read_query(query)
+                elif not any_query:
+                    read_query(NoQuery)
+                return view(**arguments)
+
+            handler.__name__ = view.__name__
+            handler.__annotations__ = {
+                name: kind
+                for name, kind, wanted in (
+                    ("path", IdPath, "<" in rule),
+                    ("query", query, takes_query),
+                    ("body", body, body is not None),
+                )
+                if wanted
+            }
+            # What flask_openapi3.validate_request sets: the view checks its request by itself.
+            handler.__delay_validate_request__ = True  # type: ignore[attr-defined]
+            summary, _, description = inspect.cleandoc(view.__doc__ or "").partition("\n\n")
+            if role is not None:
+                self.roles[view.__name__] = role
+            register = getattr(self.app, method.lower())
+            register(
+                rule,
+                tags=[tag],
+                summary=summary.rstrip("."),
+                description=" ".join(description.split()) or summary,
+                operation_id=view.__name__,
+                responses=_responses(answers, _fault_statuses(role, query, body, faults)),
+                security=[{BEARER: []}] if role is not None else [],
+                openapi_extensions={"x-required-role": role} if role is not None else None,
+                endpoint=view.__name__,
+            )(handler)
+            if body is not None:
+                _describe_body(self.app, rule, method, optional=body_optional)
+            return view
+
+        return declare
+
+
+def _fault_statuses(
+    role: Role | None, query: type[BaseModel], body: type[BaseModel] | None, faults: tuple[int, ...]
+) -> list[int]:
+    statuses = set(faults)
+    if role is not None:
+        statuses |= {401, 403, 422, 503}
+    if body is not None:
+        statuses |= {400, 413, 415, 422}
+    return sorted(statuses)
+
+
+def _responses(answers: Mapping[int, type[BaseModel] | None], faults: list[int]) -> dict[str, Any]:
+    problem = {PROBLEM_JSON: {"schema": {"$ref": f"{_REF}Problem"}}}
+    responses: dict[str, Any] = {str(status): model for status, model in answers.items()}
+    for status in faults:
+        responses[str(status)] = {"description": _FAULTS[status], "content": problem}
+    responses["default"] = {"description": "Any other error.", "content": problem}
+    return responses
+
+
+def _describe_body(app: OpenAPI, rule: str, method: str, *, optional: bool) -> None:
+    path = app.paths[rule.replace("<int64:", "{").replace(">", "}")]
+    request_body = getattr(path, method.lower()).requestBody
+    request_body.required = not optional
+    if method == "PATCH":
+        request_body.content[MERGE_PATCH] = request_body.content[JSON]

@@ -1,0 +1,121 @@
+"""Records as the API shows them."""
+
+import base64
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, TypeVar
+
+from flask import Response
+
+from jobsched.clock import rfc3339
+from jobsched.db.executions import DeadLetterRecord, ExecutionRecord
+from jobsched.db.jobs import JobRecord
+from jobsched.db.page import Page
+from jobsched.domain.spec import spec_json
+from jobsched.web.params import List, cursor_of
+
+T = TypeVar("T")
+
+
+def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """``value`` as a JSON response."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return Response(text.encode(), status=status, headers=headers, content_type="application/json")
+
+
+def page(kind: List, found: Page[T], show: Callable[[T], dict[str, Any]]) -> Response:
+    """One page of a list."""
+    return answer(
+        {"items": [show(item) for item in found.items], "nextCursor": cursor_of(kind, found.next_before)}
+    )
+
+
+def job(record: JobRecord) -> dict[str, Any]:
+    """A job; the values of secret headers are masked."""
+    standing = read_only(record)
+    return {"id": standing.pop("id"), **spec_json(record.spec), **standing}
+
+
+def read_only(record: JobRecord) -> dict[str, Any]:
+    """The fields of a job that only the server writes, as answers show them."""
+    return {
+        "id": record.id,
+        "nextExecutionTime": instant(record.next_execution_time),
+        "lastExecutionTime": instant(record.last_execution_time),
+        "lastState": record.last_state,
+        "createdAt": rfc3339(record.created_at),
+        "updatedAt": rfc3339(record.updated_at),
+        "version": record.version,
+    }
+
+
+def execution(record: ExecutionRecord) -> dict[str, Any]:
+    """An execution with its attempts and the captured answer."""
+    text, encoding = _body(record.response_body, record.response_truncated)
+    return {
+        "id": record.id,
+        "jobId": record.job_id,
+        "trigger": record.trigger,
+        "state": record.state,
+        "scheduledFor": rfc3339(record.scheduled_for),
+        "dueAt": instant(record.due_at),
+        "queuedAt": instant(record.queued_at),
+        "startedAt": instant(record.started_at),
+        "finishedAt": instant(record.finished_at),
+        "executionDurationMs": record.execution_duration_ms,
+        "attempt": record.attempt,
+        "retryCount": record.retry_count,
+        "maxRetryCount": record.max_retry_count,
+        "worker": record.worker,
+        "responseStatus": record.response_status,
+        "responseHeaders": record.response_headers,
+        "responseBody": text,
+        "responseBodyEncoding": encoding,
+        "responseTruncated": record.response_truncated,
+        "errorCode": record.error_code,
+        "errorMessage": record.error_message,
+        "jobVersion": record.job_version,
+        "phases": record.phases,
+        "attempts": record.attempts,
+        "skippedCount": record.skipped_count,
+        "redriveOf": record.redrive_of,
+    }
+
+
+def dead_letter(record: DeadLetterRecord) -> dict[str, Any]:
+    """A dead letter; its id is that of the execution that failed."""
+    return {
+        "id": record.id,
+        "jobId": record.job_id,
+        "trigger": record.trigger,
+        "scheduledFor": rfc3339(record.scheduled_for),
+        "failedAt": rfc3339(record.failed_at),
+        "attempt": record.attempt,
+        "retryCount": record.retry_count,
+        "responseStatus": record.response_status,
+        "errorCode": record.error_code,
+        "errorMessage": record.error_message,
+        "payload": record.payload,
+        "lastAttempt": record.last_attempt,
+        "queue": record.queue,
+    }
+
+
+def instant(value: datetime | None) -> str | None:
+    """An instant in RFC 3339, or None."""
+    return None if value is None else rfc3339(value)
+
+
+def _body(body: bytes | None, truncated: bool) -> tuple[str | None, str | None]:
+    """The captured body as text where it is UTF-8, else as Base64; and which of the two it is."""
+    if body is None:
+        return None, None
+    body = bytes(body)
+    try:
+        return body.decode(), "utf-8"
+    except UnicodeDecodeError as error:
+        # The end of the capture may have cut a character of up to four bytes in two.
+        if truncated and error.reason == "unexpected end of data":
+            return body[: error.start].decode(), "utf-8"
+        return base64.b64encode(body).decode(), "base64"
