@@ -60,7 +60,7 @@ def converted() -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:
-        raise QueueUnavailable(f"Redis: {error or type(error).__name__}") from error
+        raise QueueUnavailable(f"Redis: {str(error) or type(error).__name__}") from error
 
 
 @converted()

