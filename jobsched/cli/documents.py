@@ -24,24 +24,26 @@ def read_documents(path: str) -> list[Document]:
     text = read_text(path)
     decoder = json.JSONDecoder()
     found: list[Document] = []
+    name = "standard input" if path == "-" else path
     position = _next(text, 0)
+    line = 1 + text.count("\n", 0, position)
     while position < len(text):
-        line = text.count("\n", 0, position) + 1
         try:
             value, end = decoder.raw_decode(text, position)
         except json.JSONDecodeError as error:
-            raise click.UsageError(f"{path}, line {error.lineno}: this is not JSON ({error.msg}).") from None
+            raise click.UsageError(f"{name}, line {error.lineno}: this is not JSON ({error.msg}).") from None
         except RecursionError:
-            raise click.UsageError(f"{path}, line {line}: this is nested too deeply.") from None
+            raise click.UsageError(f"{name}, line {line}: this is nested too deeply.") from None
         items = value if isinstance(value, list) else [value]
         for number, item in enumerate(items):
-            place = f"{path}, item {number + 1}" if isinstance(value, list) else f"{path}, line {line}"
+            place = f"{name}, item {number + 1}" if isinstance(value, list) else f"{name}, line {line}"
             if not isinstance(item, dict):
                 raise click.UsageError(f'{place}: a job is a JSON object, such as {{"schedule": …}}.')
             found.append(Document(place, item))
-        position = _next(text, end)
+        start, position = position, _next(text, end)
+        line += text.count("\n", start, position)
     if not found:
-        raise click.UsageError(f"{path} holds no job.")
+        raise click.UsageError(f"{name} holds no job.")
     return found
 
 

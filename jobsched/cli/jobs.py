@@ -1,5 +1,6 @@
 """``jobsched jobs``: create, look at, change, run and delete jobs."""
 
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +138,9 @@ def run(id: int, payload: Given | None, force: bool, wait: bool, timeout: float 
     with connect() as client:
         execution = client.jobs.run(id, force=force, **body)
         if wait:
+            if sys.stderr.isatty():
+                # Whoever stops waiting should know what to look for.
+                click.echo(f"Waiting for execution {execution['id']}. Ctrl-C only ends the wait.", err=True)
             execution = client.executions.wait(execution["id"], timeout)
     if as_json:
         print_json(execution)

@@ -75,8 +75,8 @@ class Transport:
         for delay in self._delays() if method == "GET" else (None,):
             try:
                 response = self._send(method, path, query(params or {}), data, sent)
-            except Unreachable:
-                if delay is None:
+            except Unreachable as error:
+                if delay is None or not _may_pass(error.__cause__):
                     raise
                 time.sleep(delay)
                 continue
@@ -201,6 +201,11 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         yield one
         inner = [*one.args, getattr(one, "reason", None), one.__cause__, one.__context__]
         seen += [item for item in inner if isinstance(item, BaseException) and item not in seen]
+
+
+def _may_pass(error: BaseException | None) -> bool:
+    """Whether another try may help: not after a wait of the whole timeout, nor with a wrong certificate."""
+    return not isinstance(error, requests.ReadTimeout | requests.exceptions.SSLError)
 
 
 def _refused(error: BaseException) -> bool:

@@ -302,12 +302,19 @@ def test_a_refused_job_of_a_file_does_not_hold_up_the_others(api, run):
         "POST", "/api/v1/jobs", 422, "Not valid.", errors=[{"pointer": "/api", "message": "is missing"}]
     )
     api.answer("POST", "/api/v1/jobs", JOB, 201)
-    result = run("jobs", "create", "-f", "-", input='{"a": 1}\n{"b": 2}\n')
+    result = run("jobs", "create", "-f", "-", input='\n\n{"a":\n 1}\n{"b": 2}\n')
     assert (result.exit_code, len(api.asked)) == (1, 2)
     assert result.stderr == (
-        "jobsched: -, line 1: Not valid.\n  api: is missing\n"
+        "jobsched: standard input, line 3: Not valid.\n  api: is missing\n"
         "jobsched: 1 of 2 jobs were refused; the others were created.\n"
     )
+
+
+def test_a_broken_line_is_named(run):
+    result = run("jobs", "create", "-f", "-", input='{"a": 1}\n\n{"b": [\n1]}\n{broken\n')
+    assert "standard input, line 5: this is not JSON" in result.stderr
+    result = run("jobs", "create", "-f", "-", input='{"a": 1}\n\n{"b": [\n1]}\n\n7\n')
+    assert "standard input, line 6: a job is a JSON object" in result.stderr
 
 
 @pytest.mark.parametrize("text", ['{"a": 1}\n{broken\n', "[1]", "", '"text"', "[" * 100_000])

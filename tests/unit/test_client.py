@@ -259,6 +259,14 @@ def test_a_lost_answer_to_a_change_says_that_it_may_have_happened():
     )
 
 
+def test_a_read_that_has_waited_its_whole_timeout_is_not_tried_again(naps):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with Client(url, timeout=0.1) as client, pytest.raises(Unreachable) as caught:
+            client.jobs.get(1)
+    assert (str(caught.value), naps) == (f"Cannot reach {url}: no answer within 0.1 s.", [])
+
+
 def test_a_redirect_is_not_followed_since_a_post_would_become_a_get(api, client):
     api.answer("POST", "/api/v1/jobs", "", 301, Location="https://elsewhere.example/api/v1/jobs")
     with pytest.raises(ApiError, match="redirects to https://elsewhere"):
