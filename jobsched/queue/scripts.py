@@ -257,11 +257,14 @@ for _, name in ipairs(registries) do
       members = {}
     end
     shown[id] = true
-    local known = sure('HGET', jobs .. id, 'status')
-    if known and known ~= statuses[name] then
-      redis.call('HSET', jobs .. id, 'status', statuses[name])
-    elseif not known and name == 'failed' then
-      fill(jobs .. id, id, queue, head, tail, failure_ttl)
+    -- the others' hashes were written when they moved; looking at each would hold the server up
+    if name == 'failed' then
+      local known = sure('HGET', jobs .. id, 'status')
+      if not known then
+        fill(jobs .. id, id, queue, head, tail, failure_ttl)
+      elseif known ~= 'failed' then
+        redis.call('HSET', jobs .. id, 'status', 'failed')
+      end
     end
   end
   at = at + 1 + 2 * n
