@@ -8,6 +8,7 @@ an integer or thrown away.
     connection   how we connect: short timeouts, no retries, dead peers noticed
     broker       the messages: push, take, heads, depths, forget
     picture      what `rq info` shows: registries and job hashes, best effort
+    client       running scripts, and what their failures mean
     waker        a worker's sleep, ended by a push
     rq_keys      the names and fields that RQ 3 expects; scripts: the Lua that writes them
 """
