@@ -1,0 +1,117 @@
+"""Fire: turn due schedules into executions and hand them to RQ."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from jobsched.db import firing
+from jobsched.db.connection import Cursor, Link
+from jobsched.db.firing import DueSchedule
+from jobsched.errors import DatabaseRefused, InvalidInput, QueueUnavailable
+from jobsched.log import get_logger
+from jobsched.poller.plan import BACKLOG_LIMIT, Plan, make_plan
+from jobsched.queue.broker import Broker
+
+#: Executions a batch inserts at most; what is left keeps its slot for the next.
+BATCH = 2000
+
+#: Seconds by which a schedule that raises is pushed aside.
+ASIDE = 3600.0
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Fired:
+    """What one batch did. ``lag``: seconds that the latest slot was late; ``more``: due rows may be left."""
+
+    executions: int = 0
+    skipped: int = 0
+    lag: float = 0.0
+    more: bool = False
+
+
+class Fire:
+    """Fires due schedules, one bounded transaction at a time, together with any number of other pollers."""
+
+    def __init__(self, link: Link, broker: Broker, high_water: int) -> None:
+        self._link = link
+        self._broker = broker
+        self._high_water = high_water
+
+    def run_once(self, batch: int = BATCH) -> Fired:
+        """One batch: lock, decide, insert and advance, commit; then push.
+
+        A batch that Postgres refuses for its data is tried again in halves, down to the schedule at fault.
+        """
+        try:
+            fired, queued = self._transaction(batch)
+        except DatabaseRefused as error:
+            if batch == 1:
+                self._set_aside_first(str(error))
+                return Fired(more=True)
+            log.warning("batch_refused", size=batch, error=str(error))
+            return self.run_once(max(1, batch // 2))
+        if queued:
+            try:
+                self._broker.push(queued)
+            except QueueUnavailable as error:
+                # The rows say queued; reconcile pushes them when Redis is back.
+                log.warning("push_failed", executions=len(queued), error=str(error))
+        return fired
+
+    def _transaction(self, batch: int) -> tuple[Fired, list[tuple[str, int]]]:
+        with self._link.transaction() as cursor:
+            now, due, orphans = firing.lock_due(cursor, batch)
+            if orphans:
+                firing.retire(cursor, orphans)
+            if not due:
+                return Fired(more=bool(orphans)), []
+            plans = self._plan(cursor, due, now, batch)
+            queued = self._write(cursor, plans)
+        count = sum(len(plan.run) for _due, plan in plans)
+        skipped = sum(slots.count for _due, plan in plans for slots in plan.skipped)
+        lag = max(((now - one.next_execution_time).total_seconds() for one, _plan in plans), default=0.0)
+        return Fired(
+            count, skipped, lag, more=len(due) + len(orphans) >= batch or len(plans) < len(due)
+        ), queued
+
+    def _plan(
+        self, cursor: Cursor, due: list[DueSchedule], now: datetime, batch: int
+    ) -> list[tuple[DueSchedule, Plan]]:
+        waiting = firing.backlogs(cursor, [one.job_id for one in due], BACKLOG_LIMIT)
+        plans: list[tuple[DueSchedule, Plan]] = []
+        left = batch
+        for one in due:
+            try:
+                plan = make_plan(one, now, waiting.get(one.job_id, 0))
+            except (InvalidInput, ValueError, ArithmeticError) as error:
+                log.error("schedule_set_aside", job_id=one.job_id, error=str(error), seconds=ASIDE)
+                firing.push_aside(cursor, one.job_id, str(error), ASIDE)
+                continue
+            if plans and len(plan.run) > left:
+                break
+            left -= len(plan.run)
+            plans.append((one, plan))
+        return plans
+
+    def _write(self, cursor: Cursor, plans: list[tuple[DueSchedule, Plan]]) -> list[tuple[str, int]]:
+        rooms = firing.rooms(cursor, sorted({plan.queue for _one, plan in plans}), self._high_water)
+        executions = []
+        for one, plan in plans:
+            executions += plan.executions(one, rooms[plan.queue])
+            rooms[plan.queue] -= len(plan.run)
+        queued = firing.insert(cursor, executions) if executions else []
+        skipped = [slots for _one, plan in plans for slots in plan.skipped]
+        if skipped:
+            firing.skip(cursor, skipped)
+        if plans:
+            firing.advance(cursor, [plan.advance for _one, plan in plans])
+        return queued
+
+    def _set_aside_first(self, fault: str) -> None:
+        """Push the schedule aside that Postgres refuses even alone."""
+        with self._link.transaction() as cursor:
+            _now, due, _orphans = firing.lock_due(cursor, 1)
+            for one in due:
+                log.error("schedule_set_aside", job_id=one.job_id, error=fault, seconds=ASIDE)
+                firing.push_aside(cursor, one.job_id, fault, ASIDE)

@@ -1,0 +1,152 @@
+"""The poller process: fires, releases, reconciles and keeps house until it is told to stop.
+
+Any number of pollers run side by side; each row is locked by one of them at a time. The loop naps until the
+next due time or the poll interval, whichever is sooner, and a NOTIFY ends the nap.
+"""
+
+import os
+import socket
+import uuid
+from collections.abc import Callable
+
+import psycopg
+
+from jobsched.db import firing, workers
+from jobsched.db.connection import Cursor, Link, convert
+from jobsched.db.notify import CHANNEL
+from jobsched.log import get_logger
+from jobsched.poller.fire import Fire
+from jobsched.poller.housekeeping import Housekeeping
+from jobsched.poller.reconcile import Reconcile
+from jobsched.poller.release import Release
+from jobsched.queue.broker import Broker
+from jobsched.runtime.service import Service
+
+#: Seconds between two beats of a process, and between two rounds of reconciling.
+BEAT_EVERY = 3.0
+RECONCILE_EVERY = 2.0
+
+log = get_logger()
+
+
+class Dispatch:
+    """Fire and release, in one loop: what makes jobs punctual."""
+
+    def __init__(self, link: Link, broker: Broker, high_water: int, poll_interval: float) -> None:
+        self._link = link
+        self._poll_interval = poll_interval
+        self._fire = Fire(link, broker, high_water)
+        self._release = Release(link, broker, high_water, poll_interval)
+        self.lag = 0.0
+
+    def run_once(self) -> float:
+        """Fire and release what is due; return the seconds until something else is."""
+        fired = self._fire.run_once()
+        released = self._release.run_once()
+        self.lag = fired.lag
+        if fired.executions or fired.skipped or released.executions:
+            log.debug(
+                "dispatched",
+                fired=fired.executions,
+                skipped=fired.skipped,
+                released=released.executions,
+                lag_seconds=round(fired.lag, 3),
+            )
+        if fired.more:
+            return 0.0
+        naps = [self._poll_interval, released.again_in, firing.next_due_in(self._link)]
+        return max(0.0, min(nap for nap in naps if nap is not None))
+
+
+class Listener:
+    """Ends the dispatch loop's nap when somebody has written something that is due soon."""
+
+    def __init__(self, url: str, wake: Callable[[], None]) -> None:
+        self._link = Link(url, "poller-listen", on_connect=_listen)
+        self._wake = wake
+
+    def run_once(self) -> float:
+        """Wait for a notification, at most a second."""
+        connection = self._link.raw
+        try:
+            for _ in connection.notifies(timeout=1.0, stop_after=1):
+                self._wake()
+        except psycopg.Error as error:
+            self._link.close()
+            self._wake()  # what was said while nobody listened is found by looking
+            raise convert(error) from error
+        return 0.0
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._link.close()
+
+
+class Heartbeat:
+    """This process's row: a beat every 3 s, and a new row where the old one was declared dead."""
+
+    def __init__(self, link: Link, dispatch: Dispatch) -> None:
+        self._link = link
+        self._dispatch = dispatch
+        self._id: uuid.UUID | None = None
+
+    def run_once(self) -> float:
+        """Beat once."""
+        if self._id is None or not workers.beat(self._link, self._id, lag_seconds=self._dispatch.lag):
+            self._id = uuid.uuid4()
+            host = socket.gethostname()
+            workers.register(
+                self._link,
+                id=self._id,
+                kind="poller",
+                name=f"poller-{host}-{os.getpid()}",
+                host=host,
+                pid=os.getpid(),
+                pools=(),
+                concurrency=0,
+            )
+        return BEAT_EVERY
+
+    def leave(self) -> None:
+        """Remove the row."""
+        if self._id is not None:
+            workers.leave(self._link, self._id)
+
+
+class Poller:
+    """The services of one poller process, ready to be run."""
+
+    def __init__(
+        self, url: str, broker: Broker, *, high_water: int, poll_interval: float, history_days: int
+    ) -> None:
+        self._links = [Link(url, f"poller-{name}") for name in ("dispatch", "reconcile", "house", "beat")]
+        dispatching, reconciling, keeping, beating = self._links
+        self.dispatch = Dispatch(dispatching, broker, high_water, poll_interval)
+        self._reconcile = Reconcile(reconciling, broker)
+        self._heartbeat = Heartbeat(beating, self.dispatch)
+        loop = Service("dispatch", self.dispatch.run_once)
+        self._listener = Listener(url, loop.wake)
+        self.services = [
+            Service("heartbeat", self._heartbeat.run_once),
+            Service("listen", self._listener.run_once),
+            Service("housekeeping", Housekeeping(keeping, broker, history_days).run_once),
+            Service("reconcile", self._reconcile_once),
+            loop,
+        ]
+
+    def close(self) -> None:
+        """Give everything back, after the services have stopped."""
+        try:
+            self._heartbeat.leave()
+        finally:
+            self._listener.close()
+            for link in self._links:
+                link.close()
+
+    def _reconcile_once(self) -> float:
+        self._reconcile.run_once()
+        return RECONCILE_EVERY
+
+
+def _listen(cursor: Cursor) -> None:
+    cursor.execute(f"LISTEN {CHANNEL}")

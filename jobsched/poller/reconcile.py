@@ -1,0 +1,136 @@
+"""Reconcile: put right what a crash, a wiped Redis or a lost message left behind."""
+
+import secrets
+from dataclasses import dataclass
+
+from jobsched import clock
+from jobsched.db import instance, recovery, workers
+from jobsched.db.connection import Link
+from jobsched.db.recovery import Recovered
+from jobsched.errors import DatabaseError, QueueUnavailable
+from jobsched.log import get_logger
+from jobsched.poller.watch import Watch
+from jobsched.queue.broker import Broker
+
+#: Rows that one statement touches at most.
+BATCH = 500
+
+#: Rows pushed at once when Redis was wiped.
+_REFILL = 1000
+
+#: Advisory lock: one poller at a time refills a wiped Redis.
+_REFILL_LOCK = 0x6A6F6273_0003
+
+#: Rows of dead processes are kept this many seconds, for the eyes of whoever looks for them.
+_BURY_AFTER = 3600.0
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What one round put right. ``recovered``: taken from lost workers; ``pushed``: messages sent again."""
+
+    dead: int = 0
+    recovered: int = 0
+    pushed: int = 0
+
+
+class Reconcile:
+    """One round every 2 s; every statement is bounded and repeats its condition."""
+
+    def __init__(self, link: Link, broker: Broker) -> None:
+        self._link = link
+        self._broker = broker
+        self._watch = Watch()
+
+    def run_once(self) -> Reconciled:
+        """Find dead processes, take their executions back, send lost messages again."""
+        dead = self._declare_dead()
+        recovered = self._recover()
+        try:
+            refilled = self._refill_if_wiped()
+            pushed = refilled if refilled else self._push_lost()
+        except QueueUnavailable as error:
+            log.debug("redis_away", error=str(error))
+            pushed = 0
+        workers.bury(self._link, _BURY_AFTER)
+        done = Reconciled(dead, recovered, pushed)
+        if dead or recovered or pushed:
+            log.info("reconciled", dead=dead, recovered=recovered, pushed=pushed)
+        return done
+
+    def _declare_dead(self) -> int:
+        try:
+            pulses = workers.pulses(self._link)
+        except DatabaseError:
+            self._watch.interrupted()
+            raise
+        count = 0
+        for pulse in self._watch.look(pulses, clock.monotonic()):
+            if workers.declare_dead(self._link, pulse.id, pulse.beat):
+                log.warning("process_dead", kind=pulse.kind, name=pulse.name, id=str(pulse.id))
+                count += 1
+        return count
+
+    def _recover(self) -> int:
+        total = 0
+        while (recovered := recovery.recover_lost_workers(self._link, BATCH)).total:
+            total += recovered.total
+            _tell(recovered)
+            if recovered.total < BATCH:
+                break
+        return total
+
+    def _push_lost(self) -> int:
+        """Rows that are queued much longer than the head of their list are no longer in it."""
+        heads = self._broker.heads(recovery.queued_queues(self._link))
+        for queue, stale in recovery.stale_heads(self._link, heads).items():
+            self._broker.drop_head(queue, stale)
+            del heads[queue]  # what stands behind it is looked at in the next round
+        total = 0
+        for queue, head in heads.items():
+            ids = recovery.requeue_lost(self._link, queue, head)
+            self._broker.push([(queue, i) for i in ids])
+            total += len(ids)
+        return total
+
+    def _refill_if_wiped(self) -> int:
+        """Push every queued row, oldest first, if Redis is not the one that we filled."""
+        with self._link.transaction() as cursor:
+            expected = instance.read_epoch(cursor)
+        present = self._broker.epoch()
+        if expected is not None and present == expected:
+            return 0
+        if not self._link.execute("SELECT pg_try_advisory_lock(%s)", (_REFILL_LOCK,))[0][0]:
+            return 0
+        try:
+            pushed = self._refill()
+            epoch = secrets.token_hex(8)
+            self._broker.set_epoch(epoch)
+            with self._link.transaction() as cursor:
+                instance.write_epoch(cursor, epoch)
+        finally:
+            self._link.execute("SELECT pg_advisory_unlock(%s)", (_REFILL_LOCK,))
+        if present is None or expected is not None:
+            log.warning("redis_refilled", executions=pushed, reason="its epoch was missing or not ours")
+        return pushed
+
+    def _refill(self) -> int:
+        total = 0
+        for queue in recovery.queued_queues(self._link):
+            last: tuple[str, int] | None = None
+            while page := recovery.queued_after(self._link, queue, last, _REFILL):
+                self._broker.push([(queue, i) for _at, i in page])
+                total += len(page)
+                last = page[-1]
+        return total
+
+
+def _tell(recovered: Recovered) -> None:
+    log.warning(
+        "executions_recovered",
+        retrying=recovered.retrying,
+        failed=recovered.failed,
+        cancelled=recovered.cancelled,
+    )

@@ -1,0 +1,58 @@
+"""Who this worker is, and for how long it may say so.
+
+A worker that cannot commit beats will be declared dead by those who watch it. It must notice by its own
+monotonic clock before they do: it starts nothing new after 12 s, and gives up its calls and its id after 20 s.
+"""
+
+import threading
+from uuid import UUID, uuid4
+
+from jobsched import clock
+
+#: Seconds without a committed beat after which no call is started, and after which the id is given up.
+HESITATE_AFTER = 12.0
+EXPIRE_AFTER = 20.0
+
+
+class Identity:
+    """The worker's present id in ``worker_process``; None between two lives. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._id: UUID | None = None
+        self._proven_at = 0.0
+
+    def reborn(self) -> UUID:
+        """Take a new id; it counts only once ``prove`` was called for it."""
+        with self._lock:
+            self._id = uuid4()
+            self._proven_at = float("-inf")
+            return self._id
+
+    def prove(self, id: UUID, at: float) -> None:
+        """A beat for ``id`` was committed; ``at`` is the monotonic time at which it was begun."""
+        with self._lock:
+            if id == self._id:
+                self._proven_at = max(self._proven_at, at)
+
+    def give_up(self) -> None:
+        """The row says dead, or too long has passed: start nothing until reborn."""
+        with self._lock:
+            self._id = None
+
+    @property
+    def present(self) -> UUID | None:
+        """The id, proven or not."""
+        return self._id
+
+    def for_new_calls(self) -> UUID | None:
+        """The id under which a call may be started now."""
+        with self._lock:
+            fresh = clock.monotonic() - self._proven_at < HESITATE_AFTER
+            return self._id if fresh else None
+
+    def expired(self) -> bool:
+        """Whether calls of the present id must be given up."""
+        with self._lock:
+            proven = self._id is not None and self._proven_at != float("-inf")
+            return proven and clock.monotonic() - self._proven_at >= EXPIRE_AFTER

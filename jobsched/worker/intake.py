@@ -1,0 +1,192 @@
+"""Intake: take ids as far as seats are free, claim them, hand their calls to the delivering thread.
+
+On a thread and a connection of its own. Popped ids whose claim fails are claimed again until the database
+answers; if the worker dies meanwhile, their rows are still queued and recovery pushes them again.
+"""
+
+import threading
+from collections.abc import Sequence
+from typing import Protocol
+from uuid import UUID
+
+from jobsched import clock
+from jobsched.db import claims
+from jobsched.db.claims import Claimed
+from jobsched.db.connection import Cursor, Link
+from jobsched.db.instance import current_incarnation
+from jobsched.errors import DatabaseError, DatabaseRefused, QueueUnavailable
+from jobsched.log import get_logger
+from jobsched.queue.broker import Broker
+from jobsched.worker.attempt import call_for
+from jobsched.worker.deliver import Deliver
+from jobsched.worker.identity import Identity
+from jobsched.worker.record import Recorder
+from jobsched.worker.seats import Seat, Seats
+from jobsched.worker.show import Show
+
+#: Ids taken and claimed at once at most.
+BATCH = 256
+
+#: Every so many takes look at the low queues first, so that they are never starved.
+_LOW_EVERY = 8
+
+_IDLE = 1.0
+_PAUSE = 0.5
+
+log = get_logger()
+
+
+class Sleeper(Protocol):
+    """What an idle intake sleeps on: jobsched.queue.waker.Waker."""
+
+    def wait(self, timeout: float) -> bool: ...
+    def wake(self) -> None: ...
+
+
+class Suspension(Protocol):
+    """Whether ``rq suspend`` holds all workers: jobsched.worker.rq_worker.RqPresence."""
+
+    def suspended(self) -> bool: ...
+
+
+class Intake:
+    """Fills free seats until it is told to stop."""
+
+    def __init__(
+        self,
+        url: str,
+        broker: Broker,
+        waker: Sleeper,
+        pools: Sequence[str],
+        seats: Seats,
+        identity: Identity,
+        deliver: Deliver,
+        recorder: Recorder,
+        show: Show,
+        suspension: Suspension,
+    ) -> None:
+        self._link = Link(url, "worker-claim", on_connect=self._on_connect)
+        self._broker = broker
+        self._waker = waker
+        self._pools = tuple(pools)
+        self._seats = seats
+        self._identity = identity
+        self._deliver = deliver
+        self._recorder = recorder
+        self._show = show
+        self._suspension = suspension
+        self._suspension_read = 0.0
+        self._suspended = False
+        self._incarnation = ""
+        self._takes = 0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
+        self.seating = threading.Lock()
+        """Held from a claim until its rows sit: who compares rows with seats takes it first."""
+
+    def begin(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def end(self, timeout: float) -> None:
+        """Take nothing more. Returns when the last claim has found its seats, or after ``timeout`` seconds."""
+        self._stopping.set()
+        self._waker.wake()
+        self._thread.join(timeout)
+
+    def _on_connect(self, cursor: Cursor) -> None:
+        self._incarnation = current_incarnation(cursor)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._fill()
+            except QueueUnavailable as error:
+                log.warning("queue_away", error=str(error))
+                self._stopping.wait(_PAUSE)
+            except Exception:
+                log.exception("intake_failed")
+                self._stopping.wait(_PAUSE)
+        self._link.close()
+
+    def _fill(self) -> None:
+        """One round: wait for a seat, take, claim, seat, send."""
+        free, high_only = self._seats.wait_for_one(_IDLE)
+        owner = self._identity.for_new_calls()
+        if free <= 0:
+            return
+        if owner is None or self._held():
+            self._stopping.wait(_PAUSE)
+            return
+        self._takes += 1
+        ids = self._broker.take(
+            self._pools, min(free, BATCH), high_only=high_only, low_first=self._takes % _LOW_EVERY == 0
+        )
+        if not ids:
+            self._waker.wait(_IDLE)
+            return
+        seated = self._claim_until_done(ids)
+        self._send(seated)
+
+    def _held(self) -> bool:
+        now = clock.monotonic()
+        if now - self._suspension_read > 1.0:
+            self._suspended = self._suspension.suspended()
+            self._suspension_read = now
+        return self._suspended
+
+    def _claim_until_done(self, ids: list[int]) -> list[Seat]:
+        while not self._stopping.is_set():
+            owner = self._identity.for_new_calls()
+            if owner is None:
+                self._stopping.wait(_PAUSE)
+                continue
+            with self.seating:
+                try:
+                    return self._seat(owner, self._claim(owner, ids))
+                except DatabaseError as error:
+                    log.warning("claim_postponed", executions=len(ids), error=str(error))
+            self._stopping.wait(_PAUSE)
+        return []
+
+    def _claim(self, owner: UUID, ids: list[int]) -> list[Claimed]:
+        claimed: list[Claimed] = []
+
+        def refuse(execution: int, error: DatabaseRefused) -> None:
+            # It stays queued and will come again; a job like this can only be made by a hand in the tables.
+            log.error("claim_refused", execution_id=execution, error=str(error))
+
+        claims.in_halves(lambda part: claimed.extend(claims.claim(self._link, owner, part)), ids, refuse)
+        if len(claimed) < len(ids):
+            found = {one.id for one in claimed}
+            log.debug("messages_dropped", executions=[i for i in ids if i not in found][:20])
+        return claimed
+
+    def _seat(self, owner: UUID, claimed: list[Claimed]) -> list[Seat]:
+        seated: list[Seat] = []
+        standing: list[Seat] = []
+        for one in claimed:
+            seat = Seat(one, owner)
+            (seated if self._seats.take(seat) else standing).append(seat)
+        if standing:
+            # An older attempt of theirs, given up under another id, has not ended here yet.
+            claims.hand_back(self._link, owner, [seat.claimed.id for seat in standing])
+        return seated
+
+    def _send(self, seated: list[Seat]) -> None:
+        calls = []
+        for seat in seated:
+            try:
+                calls.append(call_for(seat.claimed, self._incarnation))
+            except ValueError as error:
+                self._recorder.uncallable(seat, str(error))
+            except Exception as error:
+                log.exception("request_not_built", execution_id=seat.claimed.id)
+                self._recorder.uncallable(seat, f"The request could not be built: {type(error).__name__}.")
+        self._deliver.start(calls)
+        self._show.started(seated)

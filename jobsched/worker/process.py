@@ -1,0 +1,190 @@
+"""The worker process: many calls at once, each recorded, none held up by another.
+
+Threads: intake (takes and claims), deliver (libcurl), record (commits), show (RQ's picture), and the services
+liveness and presence. Stopping: take nothing more, let calls end until the grace is nearly over, then hand
+back what was not sent and abort the rest, record that, and leave.
+"""
+
+import os
+import resource
+import socket
+import uuid
+from collections.abc import Callable, Sequence
+
+import redis
+
+from jobsched import clock
+from jobsched.callback.guard import Guard
+from jobsched.callback.resolver import Resolver
+from jobsched.callback.transport import Transport
+from jobsched.config import Settings
+from jobsched.db.connection import Link
+from jobsched.errors import ConfigError, DatabaseError
+from jobsched.log import get_logger
+from jobsched.queue.broker import Broker, Waker
+from jobsched.runtime.service import Service
+from jobsched.worker.deliver import Carrier, Deliver
+from jobsched.worker.identity import Identity
+from jobsched.worker.intake import Intake
+from jobsched.worker.liveness import Liveness
+from jobsched.worker.record import Recorder
+from jobsched.worker.rq_worker import RqPresence
+from jobsched.worker.seats import Seats
+from jobsched.worker.show import Show
+
+#: Of the grace, the seconds kept for recording what was aborted.
+RECORDING_TIME = 5.0
+
+#: Seconds between two signs of life for RQ's tools.
+_PRESENCE_EVERY = 5.0
+
+log = get_logger()
+
+
+def raise_descriptor_limit(concurrency: int) -> None:
+    """Raise the soft limit of open files to the hard one; refuse a concurrency that it cannot carry.
+
+    A call needs up to two descriptors, the process itself up to 200. Raises ConfigError.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65_536 if hard == resource.RLIM_INFINITY else hard
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    most = (soft - 200) // 2
+    if soft != resource.RLIM_INFINITY and concurrency > most:
+        raise ConfigError(
+            f"A concurrency of {concurrency} needs {2 * concurrency + 200} open files, but the limit is {soft}. "
+            f"Raise it (ulimit -n, LimitNOFILE) or use at most {most}."
+        )
+
+
+def default_name() -> str:
+    """A name that tells workers apart, also those of containers whose process ids are all 1."""
+    return f"worker-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:4]}"
+
+
+def make_transport(settings: Settings, concurrency: int) -> Transport:
+    """The transport of this process. Call it after any fork."""
+    return Transport(
+        concurrency=concurrency,
+        guard=Guard(settings.allow_targets),
+        resolver=Resolver(),
+        capture_bytes=settings.response_capture_bytes,
+        proxy=settings.proxy,
+        ca_bundle=str(settings.ca_bundle) if settings.ca_bundle else None,
+    )
+
+
+class Worker:
+    """One worker process, wired and ready to be begun."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        connect: Callable[[], redis.Redis],
+        waker: Waker,
+        *,
+        name: str,
+        on_retry: Callable[[float], None],
+        on_shutdown: Callable[[], None],
+    ) -> None:
+        url = settings.need_database_url()
+        self.name = name
+        self._grace = settings.shutdown_grace
+        self._seats = Seats(settings.concurrency)
+        self._identity = Identity()
+        self._record_link, self._beat_link = Link(url, "worker-record"), Link(url, "worker-beat")
+        self._presence = RqPresence(
+            name=name, pools=settings.pools, client=connect(), on_shutdown=on_shutdown
+        )
+        self._show = Show(Broker(connect()), name)
+        self._recorder = Recorder(
+            self._record_link, Broker(connect()), self._seats, self._show, name, on_retry
+        )
+        self._liveness = Liveness(
+            self._beat_link,
+            Broker(connect()),
+            self._seats,
+            self._identity,
+            lambda: self._deliver,
+            lambda: self._intake,
+            name=name,
+            pools=settings.pools,
+        )
+
+        def make_carrier() -> Carrier:
+            return make_transport(settings, settings.concurrency)
+
+        self._deliver = Deliver(make_carrier, self._recorder.results, self._liveness.give_up_if_expired)
+        self._intake = Intake(
+            url,
+            Broker(connect()),
+            waker,
+            settings.pools,
+            self._seats,
+            self._identity,
+            self._deliver,
+            self._recorder,
+            self._show,
+            self._presence,
+        )
+        self.services: Sequence[Service] = (
+            Service("liveness", self._liveness.run_once),
+            Service("presence", self._show_presence),
+        )
+
+    def begin(self) -> None:
+        """Start working."""
+        self._presence.appear()
+        self._recorder.begin()
+        self._show.begin()
+        self._deliver.begin()
+        self._intake.begin()
+
+    def broken(self) -> str | None:
+        """The thread that has ended without being told to; the process must end too and be started again."""
+        alive = {
+            "deliver": self._deliver.alive,
+            "record": self._recorder.alive,
+            "intake": self._intake.alive,
+        }
+        return next((name for name, runs in alive.items() if not runs), None)
+
+    def finish(self) -> bool:
+        """Stop working, within the grace. Returns whether every outcome was recorded."""
+        began = clock.monotonic()
+        log.info("worker_stopping", in_flight=len(self._seats), grace_seconds=self._grace)
+        self._intake.end(timeout=RECORDING_TIME)
+        left = self._grace - RECORDING_TIME - (clock.monotonic() - began)
+        if not self._seats.wait_until_empty(max(0.0, left)):
+            ids = [seat.claimed.id for seat in self._seats.all()]
+            log.warning("calls_interrupted", count=len(ids))
+            self._deliver.abort(ids, "interrupted", "The worker was stopped before the target had answered.")
+        left = self._grace - (clock.monotonic() - began)
+        clean = self._seats.wait_until_empty(max(RECORDING_TIME - 1.0, left - 1.0))
+        log.info("worker_stopped", clean=clean, seconds=round(clock.monotonic() - began, 2))
+        return clean
+
+    def close(self, *, clean: bool) -> None:
+        """Give everything back, after the services have stopped."""
+        self._deliver.end(1.0)
+        self._recorder.end(1.0)
+        self._show.end(1.0)
+        self._presence.vanish()
+        try:
+            if clean:
+                self._liveness.leave()
+        except DatabaseError as error:
+            log.warning("row_left_behind", error=str(error))
+        self._record_link.close()
+        self._beat_link.close()
+
+    def _show_presence(self) -> float:
+        self._presence.beat(
+            busy=len(self._seats) > 0,
+            succeeded=self._recorder.succeeded,
+            failed=self._recorder.failed,
+            in_flight=len(self._seats),
+        )
+        return _PRESENCE_EVERY

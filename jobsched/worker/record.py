@@ -1,0 +1,171 @@
+"""Record: commit how attempts ended, in batches, until it succeeds or is fenced.
+
+Seats stay taken until then, so a database that is away stops the worker from taking more, and nothing that
+was received is forgotten.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from jobsched import clock
+from jobsched.callback.model import Result
+from jobsched.db import claims
+from jobsched.db.claims import Ended, Recorded
+from jobsched.db.connection import Link
+from jobsched.domain.outcome import Ending
+from jobsched.errors import DatabaseError, DatabaseRefused, QueueUnavailable
+from jobsched.log import get_logger
+from jobsched.queue.broker import Broker
+from jobsched.worker.attempt import ended_by, ending_of, verdict_of, without_capture
+from jobsched.worker.seats import Seat, Seats
+from jobsched.worker.show import Show
+
+#: Outcomes that one statement records at most.
+BATCH = 256
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    seat: Seat
+    ending: Ending
+    result: Result | None
+    ended_at: float
+
+
+class Recorder:
+    """Takes outcomes from the delivering thread and commits them on a thread and a connection of its own."""
+
+    def __init__(
+        self,
+        link: Link,
+        broker: Broker,
+        seats: Seats,
+        show: Show,
+        worker_name: str,
+        on_retry: Callable[[float], None],
+    ) -> None:
+        self._link = link
+        self._broker = broker
+        self._seats = seats
+        self._show = show
+        self._worker_name = worker_name
+        self._on_retry = on_retry
+        self._outcomes: deque[_Outcome] = deque()
+        self._something = threading.Event()
+        self._stopping = False
+        self._pause = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="record", daemon=True)
+        self.succeeded = 0
+        self.failed = 0
+
+    def begin(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def results(self, results: Sequence[Result], ended_at: float) -> None:
+        """Calls ended, ``ended_at`` on the monotonic clock."""
+        for result in results:
+            seat = self._seats.get(result.call.execution_id)
+            if seat is not None:
+                self._outcomes.append(_Outcome(seat, ending_of(result), result, ended_at))
+        self._something.set()
+
+    def uncallable(self, seat: Seat, reason: str) -> None:
+        """The job of this seat cannot be called as it stands; no call was made."""
+        ending = Ending(error_code="invalid_job", error_message=reason, sent=False)
+        self._outcomes.append(_Outcome(seat, ending, None, clock.monotonic()))
+        self._something.set()
+
+    def end(self, timeout: float) -> None:
+        """Stop the thread. What is not recorded by then is left to recovery."""
+        self._stopping = True
+        self._pause.set()
+        self._something.set()
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._something.wait(1.0)
+            self._something.clear()
+            while self._outcomes and not self._stopping:
+                batch = [self._outcomes.popleft() for _ in range(min(BATCH, len(self._outcomes)))]
+                for owner in {outcome.seat.owner for outcome in batch}:
+                    self._record_until_done(owner, [one for one in batch if one.seat.owner == owner])
+
+    def _record_until_done(self, owner: UUID, batch: list[_Outcome]) -> None:
+        pause = _FIRST_PAUSE
+        while not self._stopping:
+            try:
+                self._record(owner, batch)
+                return
+            except DatabaseError as error:
+                log.warning("recording_postponed", outcomes=len(batch), error=str(error))
+            except Exception:
+                log.exception("recording_failed", outcomes=len(batch))
+            self._pause.wait(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _record(self, owner: UUID, batch: list[_Outcome]) -> None:
+        now, wall = clock.monotonic(), clock.utc_now()
+        ended, back = [], []
+        for one in batch:
+            verdict = verdict_of(one.seat.claimed, one.ending, wall)
+            if verdict.state == "queued":
+                back.append(one.seat.claimed.id)
+            else:
+                ended.append(ended_by(one.seat.claimed, verdict, one.result, max(0.0, now - one.ended_at)))
+        if back:
+            self._hand_back(owner, back)
+        if ended:
+            self._finish(owner, ended)
+        self._seats.release([one.seat.claimed.id for one in batch])
+
+    def _finish(self, owner: UUID, ended: list[Ended]) -> None:
+        recorded: list[Recorded] = []
+
+        def act(part: Sequence[Ended]) -> None:
+            recorded.extend(claims.finish(self._link, owner, self._worker_name, part))
+
+        def refuse(one: Ended, error: DatabaseRefused) -> None:
+            log.error("outcome_unrecordable", execution_id=one.id, error=str(error))
+            recorded.extend(claims.finish(self._link, owner, self._worker_name, [without_capture(one)]))
+
+        claims.in_halves(act, ended, refuse)
+        self._after(ended, recorded)
+
+    def _after(self, ended: list[Ended], recorded: list[Recorded]) -> None:
+        """What follows a commit and may be lost without harm: counters, RQ's picture, waking a poller."""
+        if len(recorded) < len(ended):
+            found = {one.id for one in recorded}
+            fenced = [one.id for one in ended if one.id not in found]
+            log.warning("outcomes_fenced", executions=fenced[:20], count=len(fenced))
+        self.succeeded += sum(one.state == "succeeded" for one in recorded)
+        self.failed += sum(one.state == "failed" for one in recorded)
+        queues = {}
+        for one in ended:
+            seat = self._seats.get(one.id)
+            if seat is not None:
+                queues[one.id] = seat.claimed.queue
+        self._show.ended(queues, recorded)
+        retries = [one.due_in for one in recorded if one.due_in is not None]
+        if retries:
+            self._on_retry(min(retries))
+
+    def _hand_back(self, owner: UUID, ids: list[int]) -> None:
+        returned = claims.hand_back(self._link, owner, ids)
+        try:
+            self._broker.push(returned)
+        except QueueUnavailable as error:
+            log.warning("push_failed", executions=len(returned), error=str(error))
