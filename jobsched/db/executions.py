@@ -1,4 +1,9 @@
-"""Executions, live and finished, and dead letters: the read side."""
+"""Executions, live and finished, and dead letters: the read side.
+
+A list reads live executions and the history in one statement and therefore in one snapshot: an execution that
+finishes meanwhile is seen in one of them, never in both or neither. Between pages it keeps its id, which is
+the order, so it is not seen again.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,12 +12,25 @@ from typing import Any
 
 from peewee import Database
 
+from jobsched.clock import rfc3339
+from jobsched.db.connection import Row, converted
+from jobsched.db.dead_letters import conditions
 from jobsched.db.page import Page
+from jobsched.domain.json_text import unstorable
+from jobsched.domain.requests import Selector
+from jobsched.domain.states import FINAL, LIVE, STATES, TRIGGERS
+from jobsched.errors import NotFound
+
+_LARGEST_ID = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionRecord:
-    """One execution. ``attempts`` and ``phases`` are JSON values in the API's own names."""
+    """One execution. ``attempts`` and ``phases`` are JSON values in the API's own names.
+
+    ``attempts`` holds all attempts that ended. Of a live execution the answer and the error are those of the
+    newest of them. The worker is the one that runs it or ran its newest attempt.
+    """
 
     id: int
     project_id: int
@@ -62,15 +80,42 @@ class DeadLetterRecord:
     queue: str
 
 
+_FIELDS = tuple(ExecutionRecord.__dataclass_fields__)
+_DEAD_FIELDS = tuple(DeadLetterRecord.__dataclass_fields__)
+
+# Both selects give the columns of ExecutionRecord, in its order.
+_LIVE = """
+SELECT e.id, e.project_id, e.job_id, e.trigger, e.state, e.scheduled_for, e.due_at, e.queued_at, e.started_at,
+    NULL::timestamptz, NULL::float8, e.attempt, e.retry_count, j.max_retry_count, w.name, NULL::int, NULL::jsonb,
+    NULL::bytea, false, NULL, NULL, e.job_version, NULL::jsonb, e.attempts, NULL::int, e.redrive_of
+FROM execution e JOIN job j ON j.id = e.job_id LEFT JOIN worker_process w ON w.id = e.worker_id
+"""
+_FINISHED = """
+SELECT e.id, e.project_id, e.job_id, e.trigger, e.state, e.scheduled_for, e.due_at, e.queued_at, e.started_at,
+    e.finished_at, e.duration_ms, e.attempt, e.retry_count, e.max_retry_count, e.worker, e.response_status,
+    e.response_headers, e.response_body, e.response_truncated, e.error_code, e.error_message, e.job_version,
+    e.phases, e.attempts, e.skipped_count, e.redrive_of
+FROM execution_history e
+"""
+
+
 class Executions:
-    """Reads executions and dead letters from ``database``."""
+    """Reads executions and dead letters from ``database``. Raises the database's errors besides those named."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def get(self, project_id: int, execution_id: int) -> ExecutionRecord:
         """The execution, live or finished. Raises NotFound."""
-        raise NotImplementedError
+        rows = []
+        if 0 < execution_id <= _LARGEST_ID:
+            where = "WHERE e.id = %(id)s AND e.project_id = %(project)s"
+            rows = self._rows(
+                f"{_LIVE} {where} UNION ALL {_FINISHED} {where}", {"id": execution_id, "project": project_id}
+            )
+        if not rows:
+            raise NotFound(f"There is no execution {execution_id}.")
+        return _execution(rows[0])
 
     def page(
         self,
@@ -84,12 +129,51 @@ class Executions:
         from_: datetime | None = None,
         to: datetime | None = None,
     ) -> Page[ExecutionRecord]:
-        """Newest first by id, live and finished. ``from_`` (inclusive) and ``to`` bound ``scheduled_for``."""
-        raise NotImplementedError
+        """Newest first by id, live and finished. ``from_`` (inclusive) and ``to`` bound ``scheduled_for``.
+
+        Give ``from_`` where you can: it also tells which days of history need not be looked at.
+        """
+        wanted = [state for state in STATES if state in states] if states else list(STATES)
+        if not wanted or (trigger is not None and trigger not in TRIGGERS):
+            return Page([])
+        parameters: dict[str, Any] = {
+            "project": project_id, "limit": limit + 1, "before": before_id, "job": job_id, "trigger": trigger,
+            "from": from_, "to": to, "states": wanted,
+        }  # fmt: skip
+        where = ["e.project_id = %(project)s"]
+        for name, condition in (
+            ("before", "e.id < %(before)s"),
+            ("job", "e.job_id = %(job)s"),
+            ("trigger", "e.trigger = %(trigger)s"),
+            ("from", "e.scheduled_for >= %(from)s"),
+            ("to", "e.scheduled_for < %(to)s"),
+        ):
+            if parameters[name] is not None:
+                where.append(condition)
+        parts = []
+        if set(wanted) & set(LIVE):
+            parts.append(_part(_LIVE, where, set(LIVE) <= set(wanted)))
+        if set(wanted) & set(FINAL):
+            # Nothing finishes before its slot, so whole days can be left out; and the index on what did not
+            # succeed is only used by a query that says so.
+            extra = ["e.finished_at >= %(from)s"] if from_ is not None else []
+            extra += ["e.state <> 'succeeded'"] if "succeeded" not in wanted else []
+            parts.append(_part(_FINISHED, where + extra, set(FINAL) <= set(wanted)))
+        statement = f"SELECT * FROM ({' UNION ALL '.join(parts)}) AS x ORDER BY 1 DESC LIMIT %(limit)s"
+        items = [_execution(row) for row in self._rows(statement, parameters)]
+        return Page.of(items, limit, lambda execution: execution.id)
 
     def dead_letter(self, project_id: int, execution_id: int) -> DeadLetterRecord:
         """The dead letter of an execution. Raises NotFound."""
-        raise NotImplementedError
+        rows = []
+        if 0 < execution_id <= _LARGEST_ID:
+            rows = self._rows(
+                f"SELECT {', '.join(_DEAD_FIELDS)} FROM dead_letter WHERE id = %s AND project_id = %s",
+                (execution_id, project_id),
+            )
+        if not rows:
+            raise NotFound(f"There is no dead letter {execution_id}.")
+        return _dead_letter(rows[0])
 
     def dead_letters(
         self,
@@ -103,4 +187,83 @@ class Executions:
         to: datetime | None = None,
     ) -> Page[DeadLetterRecord]:
         """Newest first by id. ``from_`` (inclusive) and ``to`` bound ``scheduled_for``."""
-        raise NotImplementedError
+        if error_code is not None and unstorable(error_code):
+            return Page([])
+        selector = Selector(job_id=job_id, error_code=error_code, from_=from_, to=to, all=True)
+        where, parameters = conditions(project_id, selector)
+        if before_id is not None:
+            where += " AND d.id < %(before)s"
+        rows = self._rows(
+            f"SELECT {', '.join(_DEAD_FIELDS)} FROM dead_letter d WHERE {where} "
+            "ORDER BY d.id DESC LIMIT %(limit)s",
+            {**parameters, "before": before_id, "limit": limit + 1},
+        )
+        return Page.of([_dead_letter(row) for row in rows], limit, lambda letter: letter.id)
+
+    def _rows(self, statement: str, parameters: Any) -> list[Row]:
+        with converted():
+            rows: list[Row] = self._database.execute_sql(statement, parameters).fetchall()
+        return rows
+
+
+def _part(select: str, where: list[str], every_state: bool) -> str:
+    conditions = where if every_state else [*where, "e.state = ANY(%(states)s)"]
+    return f"({select} WHERE {' AND '.join(conditions)} ORDER BY e.id DESC LIMIT %(limit)s)"
+
+
+def _execution(row: Row) -> ExecutionRecord:
+    values = dict(zip(_FIELDS, row, strict=True))
+    attempts = [_attempt(attempt) for attempt in values["attempts"]]
+    if values["finished_at"] is not None and values["started_at"] is not None:
+        # The attempt that ended an execution stands in the columns of its row.
+        attempts.append(
+            {
+                "attempt": values["attempt"],
+                "startedAt": rfc3339(values["started_at"]),
+                "finishedAt": rfc3339(values["finished_at"]),
+                "responseStatus": values["response_status"],
+                "errorCode": values["error_code"],
+                "errorMessage": values["error_message"],
+                "phases": values["phases"],
+                "worker": values["worker"],
+            }
+        )
+    elif attempts:
+        values |= _of_newest(attempts[-1], values)
+    values["attempts"] = attempts
+    if values["response_body"] is not None:
+        values["response_body"] = bytes(values["response_body"])
+    return ExecutionRecord(**values)
+
+
+def _of_newest(newest: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """What an execution that runs or waits again, or was cancelled while it waited, tells of its newest attempt."""
+    known = {
+        "response_status": newest.get("responseStatus"),
+        "error_code": newest.get("errorCode"),
+        "error_message": newest.get("errorMessage"),
+        "phases": newest.get("phases"),
+        "worker": newest.get("worker"),
+        "started_at": _instant(newest.get("startedAt")),
+    }
+    return {name: value for name, value in known.items() if values[name] is None}
+
+
+def _attempt(stored: dict[str, Any]) -> dict[str, Any]:
+    """An attempt as answers show it: instants come out of jsonb in Postgres' own spelling."""
+    shown = dict(stored)
+    for name in ("startedAt", "finishedAt"):
+        instant = _instant(stored.get(name))
+        shown[name] = None if instant is None else rfc3339(instant)
+    return shown
+
+
+def _instant(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def _dead_letter(row: Row) -> DeadLetterRecord:
+    values = dict(zip(_DEAD_FIELDS, row, strict=True))
+    if values["last_attempt"] is not None:
+        values["last_attempt"] = _attempt(values["last_attempt"])
+    return DeadLetterRecord(**values)

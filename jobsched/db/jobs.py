@@ -1,18 +1,44 @@
-"""Jobs: create, read, list, edit, pause, resume, delete."""
+"""Jobs: create, read, list, edit, pause, resume, delete.
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+Whatever edits a job locks its ``job_schedule`` row first, then ``job``, then executions in id order; firing
+does the same, so that an edit and a firing of one job never overtake each other and never deadlock.
+"""
 
-from peewee import Database
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import reduce
+from operator import or_
+from typing import Any
 
+import peewee
+from peewee import JOIN, Database, Expression, Value
+from psycopg import errors as pg
+
+from jobsched.db.cancelling import cancel_waiting_of_job
+from jobsched.db.connection import converted
+from jobsched.db.models import Job, JobLast, JobSchedule
 from jobsched.db.page import Page
+from jobsched.domain.json_text import compact, unstorable
 from jobsched.domain.spec import JobSpec
+from jobsched.domain.times import Times, first_times, times_after_edit
+from jobsched.errors import Conflict, NotFound, PreconditionFailed
+
+_SPEC_FIELDS = tuple(JobSpec.__dataclass_fields__)
+_SCHEDULE_FIELDS = ("next_slot", "next_execution_time", "last_slot", "anchor", "runs")
+_LAST_FIELDS = ("last_execution_time", "last_state")
+_ARRAYS = ("secret_headers", "success_status", "no_retry_status", "tags")
+_LARGEST_ID = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
-    """A job as it stands: its definition, its place in time and how its newest execution ended."""
+    """A job as it stands: its definition, its place in time and how its newest execution ended.
+
+    ``next_slot`` is nominal; of a paused job it only tells that slots are left. ``next_execution_time`` includes
+    jitter and is None where nothing is due any more or the job is paused.
+    """
 
     id: int
     project_id: int
@@ -38,27 +64,47 @@ class Saved:
 
 
 class Jobs:
-    """The jobs in ``database``. ``poll_interval``: seconds, how far ahead pollers look by themselves."""
+    """The jobs in ``database``. ``poll_interval``: seconds, how far ahead pollers look by themselves.
+
+    Every method runs in a transaction of its own, or inside the caller's. Besides what they name they raise
+    DatabaseUnavailable and the other errors of the database.
+    """
 
     def __init__(self, database: Database, poll_interval: float = 5.0) -> None:
         self._database = database
-        self._poll_interval = poll_interval
+        self._poll_interval = timedelta(seconds=poll_interval)
 
     def create(self, project_id: int, spec: JobSpec) -> Saved:
         """Store a new job with its schedule. Raises Conflict if its key exists."""
-        raise NotImplementedError
+        with converted(), self._database.atomic():
+            now = self._now()
+            with _key_is_free(spec.key):
+                job_id = Job.insert(
+                    project_id=project_id, version=1, created_at=now, updated_at=now, **_columns(spec)
+                ).execute()
+            times = first_times(spec, job_id=job_id, now=now)
+            JobSchedule.insert(job_id=job_id, runs=0, **_schedule_columns(times)).execute()
+            return self._saved(project_id, job_id, times, now)
 
     def get(self, project_id: int, job_id: int) -> JobRecord:
         """The job. Raises NotFound; a deleted one counts as not there."""
-        raise NotImplementedError
+        with converted():
+            return self._get(project_id, job_id)
 
     def find_key(self, project_id: int, key: str) -> JobRecord | None:
         """The job with the user's own key, or None."""
-        raise NotImplementedError
+        if unstorable(key):
+            return None
+        with converted():
+            row = _rows(project_id).where(Job.key == key).dicts().first()
+        return None if row is None else _record(row)
 
     def known(self, project_id: int, job_id: int) -> bool:
         """Whether the job exists or existed: the history of a deleted one stays readable."""
-        raise NotImplementedError
+        if not 0 < job_id <= _LARGEST_ID:
+            return False
+        with converted():
+            return bool(Job.select().where(Job.id == job_id, Job.project_id == project_id).exists())
 
     def page(
         self,
@@ -73,7 +119,26 @@ class Jobs:
         states: Sequence[str] = (),
     ) -> Page[JobRecord]:
         """Newest first by id. ``q`` looks in name, key, description and api; tags and states mean any of."""
-        raise NotImplementedError
+        if any(unstorable(text) for text in (q or "", pool or "", *tags, *states)):
+            return Page([])
+        query = _rows(project_id)
+        if before_id is not None:
+            query = query.where(Job.id < before_id)
+        if q:
+            query = query.where(
+                reduce(or_, [column.contains(q) for column in (Job.name, Job.key, Job.description, Job.api)])
+            )
+        if is_active is not None:
+            query = query.where(Job.is_active == is_active)
+        if pool is not None:
+            query = query.where(Job.pool == pool)
+        if tags:
+            query = query.where(Expression(Job.tags, "&&", Value(list(tags), unpack=False)))
+        if states:
+            query = query.where(JobLast.last_state.in_(list(states)))
+        with converted():
+            rows = list(query.order_by(Job.id.desc()).limit(limit + 1).dicts())
+        return Page.of([_record(row) for row in rows], limit, lambda job: job.id)
 
     def update(
         self,
@@ -84,18 +149,139 @@ class Jobs:
     ) -> Saved:
         """Replace the definition by ``change(present job)``, under the job's lock.
 
-        Raises NotFound, PreconditionFailed (``if_version`` is not the present one), Conflict (key).
+        An edit that changes nothing writes nothing and leaves ``version``. Raises NotFound,
+        PreconditionFailed (``if_version`` is not the present one), Conflict (key), and what ``change`` raises.
         """
-        raise NotImplementedError
+        with converted(), self._database.atomic():
+            job = self._locked(project_id, job_id)
+            _check_version(job, if_version)
+            spec = change(job)
+            if _same(job.spec, spec):
+                return Saved(job, False)
+            now = self._now()
+            if compact(spec.payload) != compact(job.spec.payload):
+                self._keep_payload_of_started(job)
+            with _key_is_free(spec.key):
+                Job.update(version=Job.version + 1, updated_at=now, **_columns(spec)).where(
+                    Job.id == job_id
+                ).execute()
+            times = times_after_edit(
+                job.spec,
+                spec,
+                Times(job.next_slot, job.next_execution_time, job.anchor),
+                job_id=job_id,
+                now=now,
+                last_slot=job.last_slot,
+                runs=job.runs,
+            )
+            if times is not None:
+                JobSchedule.update(fault=None, **_schedule_columns(times)).where(
+                    JobSchedule.job_id == job_id
+                ).execute()
+            return self._saved(project_id, job_id, times, now)
 
     def pause(self, project_id: int, job_id: int) -> Saved:
         """No new slots. Repeating it changes nothing. Raises NotFound."""
-        raise NotImplementedError
+        return self.update(project_id, job_id, lambda job: replace(job.spec, is_active=False))
 
     def resume(self, project_id: int, job_id: int) -> Saved:
         """Slots again, counted from now. Repeating it changes nothing. Raises NotFound."""
-        raise NotImplementedError
+        return self.update(project_id, job_id, lambda job: replace(job.spec, is_active=True))
 
     def delete(self, project_id: int, job_id: int, if_version: int | None = None) -> None:
         """Delete the job and cancel what waits; what runs finishes. Raises NotFound, PreconditionFailed."""
-        raise NotImplementedError
+        with converted(), self._database.atomic():
+            job = self._locked(project_id, job_id)
+            _check_version(job, if_version)
+            JobSchedule.update(next_slot=None, next_execution_time=None).where(
+                JobSchedule.job_id == job_id
+            ).execute()
+            Job.update(deleted_at=self._now()).where(Job.id == job_id).execute()
+            cancel_waiting_of_job(self._database, job_id)
+
+    def _now(self) -> datetime:
+        now: datetime = self._database.execute_sql("SELECT clock_timestamp()").fetchone()[0]
+        return now
+
+    def _get(self, project_id: int, job_id: int) -> JobRecord:
+        row = None
+        if 0 < job_id <= _LARGEST_ID:
+            row = _rows(project_id).where(Job.id == job_id).dicts().first()
+        if row is None:
+            raise NotFound(f"There is no job {job_id}.")
+        return _record(row)
+
+    def _locked(self, project_id: int, job_id: int) -> JobRecord:
+        """The job, its schedule row and then its own row locked."""
+        self._get(project_id, job_id)  # of another project: not found, and not locked either
+        JobSchedule.select(JobSchedule.job_id).where(
+            JobSchedule.job_id == job_id
+        ).for_update().tuples().first()
+        Job.select(Job.id).where(Job.id == job_id).for_update().tuples().first()
+        return self._get(project_id, job_id)
+
+    def _keep_payload_of_started(self, job: JobRecord) -> None:
+        """From attempt 2 on an execution sends what its attempt 1 sent, whatever the job says by then."""
+        self._database.execute_sql(
+            "UPDATE execution SET payload = %s::json WHERE id IN (SELECT id FROM execution "
+            "WHERE job_id = %s AND attempt > 0 AND payload IS NULL ORDER BY id FOR UPDATE)",
+            (compact(job.spec.payload), job.id),
+        )
+
+    def _saved(self, project_id: int, job_id: int, times: Times | None, now: datetime) -> Saved:
+        due = times.next_execution_time if times else None
+        return Saved(self._get(project_id, job_id), due is not None and due < now + self._poll_interval)
+
+
+@contextmanager
+def _key_is_free(key: str | None) -> Iterator[None]:
+    """Turn the violation of the unique key into Conflict."""
+    try:
+        yield
+    except peewee.IntegrityError as error:
+        if isinstance(error.__cause__, pg.UniqueViolation):
+            raise Conflict(f"A job with the key {key!r} exists already.") from error
+        raise
+
+
+def _rows(project_id: int) -> Any:
+    return (
+        Job.select(
+            Job,
+            *(getattr(JobSchedule, name) for name in _SCHEDULE_FIELDS),
+            *(getattr(JobLast, name) for name in _LAST_FIELDS),
+        )
+        .join(JobSchedule, on=(JobSchedule.job_id == Job.id))
+        .join(JobLast, JOIN.LEFT_OUTER, on=(JobLast.job_id == Job.id))
+        .where(Job.project_id == project_id, Job.deleted_at.is_null())
+    )
+
+
+def _record(row: dict[str, Any]) -> JobRecord:
+    values = {name: row[name] for name in _SPEC_FIELDS}
+    for name in _ARRAYS:
+        values[name] = tuple(values[name])
+    rest = ("id", "project_id", "version", "created_at", "updated_at", *_SCHEDULE_FIELDS, *_LAST_FIELDS)
+    return JobRecord(spec=JobSpec(**values), **{name: row[name] for name in rest})
+
+
+def _columns(spec: JobSpec) -> dict[str, Any]:
+    return {name: getattr(spec, name) for name in _SPEC_FIELDS}
+
+
+def _schedule_columns(times: Times) -> dict[str, Any]:
+    return {
+        "next_slot": times.next_slot,
+        "next_execution_time": times.next_execution_time,
+        "anchor": times.anchor,
+    }
+
+
+def _same(old: JobSpec, new: JobSpec) -> bool:
+    # As JSON, since Python takes 1, 1.0 and true for equal.
+    return old == new and compact(old.payload) == compact(new.payload)
+
+
+def _check_version(job: JobRecord, if_version: int | None) -> None:
+    if if_version is not None and if_version != job.version:
+        raise PreconditionFailed(f"The job has version {job.version} by now, not {if_version}.")

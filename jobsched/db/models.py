@@ -23,6 +23,9 @@ from peewee import (
     UUIDField,
     Value,
 )
+from psycopg.types.json import Json
+
+from jobsched.domain.json_text import compact
 
 __all__ = [
     "MODELS",
@@ -47,6 +50,9 @@ class JsonField(Field):
     """``json`` or ``jsonb``: written as JSON text, read as the value. The order of keys stays."""
 
     field_type = "JSON"
+
+    def db_value(self, value: Any) -> Any:
+        return value if value is None else Json(value, dumps=compact)
 
 
 class TextArrayField(Field):

@@ -27,8 +27,8 @@ MOVES: Final[dict[State, tuple[State, ...]]] = {
     "queued": ("running", "cancelled"),
     # claimed by a live worker; back to queued only when it was never sent
     "running": ("succeeded", "failed", "retrying", "queued", "cancelled"),
-    # waits for its due time after a failed attempt; pending when somebody asks for it now
-    "retrying": ("queued", "pending", "cancelled"),
+    # waits for its due time after a failed attempt, or until somebody asks for it now
+    "retrying": ("queued", "cancelled"),
     # waits for its job's seat
     "blocked": ("pending", "cancelled"),
     "succeeded": (),

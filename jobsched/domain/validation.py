@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
@@ -28,7 +28,7 @@ def read(model: type[Model], body: object) -> Model:
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        raise InvalidInput(faults_of(error, field_names(model))) from None
+        raise InvalidInput(faults_of(error, field_names(model), _nested_names(model))) from None
 
 
 def checked_object(body: object) -> dict[str, Any]:
@@ -45,11 +45,25 @@ def field_names(model: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def faults_of(error: ValidationError, known: Iterable[str]) -> list[Fault]:
-    """The faults that pydantic found; an unknown field among them comes with the nearest of ``known``."""
-    names = list(known)
+def _nested_names(model: type[BaseModel]) -> list[str]:
+    inner = [part for field in model.model_fields.values() for part in get_args(field.annotation)]
     return [
-        Fault(pointer(*detail["loc"]), _sentence(detail, names)) for detail in error.errors(include_url=False)
+        name
+        for part in inner
+        if isinstance(part, type) and issubclass(part, BaseModel)
+        for name in field_names(part)
+    ]
+
+
+def faults_of(error: ValidationError, known: Iterable[str], nested: Iterable[str] = ()) -> list[Fault]:
+    """The faults that pydantic found; an unknown field among them comes with the nearest of ``known``.
+
+    ``nested`` are the names of fields of objects inside.
+    """
+    names, inner = list(known), list(nested)
+    return [
+        Fault(pointer(*detail["loc"]), _sentence(detail, names if len(detail["loc"]) == 1 else inner))
+        for detail in error.errors(include_url=False)
     ]
 
 
@@ -81,17 +95,19 @@ _TYPES = {
 def _sentence(detail: ErrorDetails, known: list[str]) -> str:
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        return unknown_field(str(detail["loc"][-1]), known if len(detail["loc"]) == 1 else ())
+        return unknown_field(str(detail["loc"][-1]), known)
     if kind in _TYPES:
         return _TYPES[kind]
     if kind == "value_error":
         return str(context["error"])
     if kind == "literal_error":
         return f"must be {context['expected']}{_nearest(detail['input'], str(context['expected']))}"
-    if kind in {"greater_than_equal", "greater_than"}:
-        return f"must be at least {context.get('ge', context.get('gt'))}"
+    if kind == "greater_than_equal":
+        return f"must be at least {_plain(context['ge'])}"
+    if kind == "greater_than":
+        return f"must be more than {_plain(context['gt'])}"
     if kind == "less_than_equal":
-        return f"must be at most {context['le']}"
+        return f"must be at most {_plain(context['le'])}"
     if kind == "string_too_long":
         return f"must have at most {context['max_length']} characters"
     if kind == "string_too_short":
@@ -103,6 +119,10 @@ def _sentence(detail: ErrorDetails, known: list[str]) -> str:
     if kind == "string_pattern_mismatch":
         return f"must match {context['pattern']}"
     return detail["msg"]
+
+
+def _plain(number: float) -> str:
+    return str(int(number) if float(number).is_integer() else number)
 
 
 def _nearest(value: Any, expected: str) -> str:
