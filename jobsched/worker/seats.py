@@ -5,6 +5,7 @@ queues only, so that a flood of normal work never makes urgent work wait for a s
 """
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -28,6 +29,8 @@ class Seats:
         self._taken: dict[int, Seat] = {}
         self._high = 0
         self.changed = threading.Condition()
+        self.on_release: Callable[[], None] = lambda: None
+        """Called after seats became free."""
 
     def __len__(self) -> int:
         return len(self._taken)
@@ -59,6 +62,7 @@ class Seats:
                 if (seat := self._taken.pop(execution, None)) is not None:
                     self._high -= _is_high(seat)
             self.changed.notify_all()
+        self.on_release()
 
     def get(self, execution: int) -> Seat | None:
         """The seat of an execution."""
