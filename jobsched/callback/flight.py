@@ -27,7 +27,9 @@ _MAX_LIFETIME_SECONDS = 60
 _CUT = -1
 
 _TOO_MANY = Failure("protocol_error", f"The target redirected more than {MAX_REDIRECTS} times.", False)
-_HEAD_CUT = Failure("protocol_error", "The answer was cut off before the end of its headers.", False)
+_HEAD_CUT = Failure(
+    "protocol_error", "The answer was cut off inside its headers, or they are no HTTP.", False
+)
 _HEAD_LARGE = Failure(
     "protocol_error", f"The answer's headers are larger than {MAX_HEAD_BYTES // 1024} KiB.", False
 )
@@ -112,7 +114,7 @@ class Flight:
         set_option = curl.setopt
         for option, value in self._options:
             set_option(option, value)
-        set_option(pycurl.URL, str(target))
+        set_option(pycurl.URL, target.text)
         set_option(pycurl.HTTPHEADER, _lines(request.headers))
         set_option(pycurl.HEADERFUNCTION, self._lines.append)
         set_option(pycurl.TIMEOUT_MS, left)
@@ -229,17 +231,20 @@ class Flight:
     def _measure(self) -> bool:
         """Add this hop's durations; True if any of the request may have been sent."""
         getinfo = self.curl.getinfo
-        connect = getinfo(pycurl.CONNECT_TIME)
-        tls = getinfo(pycurl.APPCONNECT_TIME)
-        before: float = getinfo(pycurl.PRETRANSFER_TIME)
+        connect: float = getinfo(pycurl.CONNECT_TIME)
+        tls: float = getinfo(pycurl.APPCONNECT_TIME)
         first_byte = getinfo(pycurl.STARTTRANSFER_TIME)
         if connect:
             self._connect += max(0.0, connect - getinfo(pycurl.NAMELOOKUP_TIME))
         if tls:
             self._tls += max(0.0, tls - connect)
         if first_byte:
-            self._first_byte += max(0.0, first_byte - before)
-        return before > 0
+            self._first_byte += max(0.0, first_byte - getinfo(pycurl.PRETRANSFER_TIME))
+        # Not PRETRANSFER_TIME: libcurl fills it in for calls that fail before it, too. On a new connection the
+        # request follows its last handshake at once; on a kept one only the bytes sent tell.
+        assert self.target is not None
+        ready = tls if self.target.scheme == "https" else connect
+        return ready > 0 or getinfo(pycurl.REQUEST_SIZE) > 0
 
     def _phases(self, now: float) -> Phases:
         if self.waiting_since is not None:
@@ -299,4 +304,8 @@ def _lines(headers: Headers) -> list[str]:
     # 100-continue, after whose refusal (417) it repeats the request by itself.
     lines = [f"{name}: {value}" if value else f"{name};" for name, value in headers]
     lines.append("Expect:")
+    text = "".join(lines)
+    if "\n" in text or "\r" in text or "\0" in text:
+        # libcurl would send them as they are, and one header would become two.
+        raise ValueError("a header has a line break")
     return lines

@@ -6,7 +6,7 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One HTTP request, complete: the transport adds nothing but Host and Content-Length."""
+    """One HTTP request, as ``request.build`` makes it: the transport adds only Host and Content-Length."""
 
     execution_id: int
     attempt: int

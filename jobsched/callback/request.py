@@ -8,6 +8,7 @@ attempt. Signing follows Standard Webhooks 1.0.0 and covers exactly the bytes th
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import lru_cache
 from hashlib import blake2b
 
 from jobsched import __version__
@@ -21,6 +22,8 @@ __all__ = ["FORBIDDEN_HEADERS", "Sign", "build", "check_header", "compact_json"]
 Sign = Callable[[str, int, bytes], str]
 """(message id, Unix seconds, body) → the value of ``webhook-signature``."""
 
+# Many jobs are due at the same instant.
+_instant = lru_cache(maxsize=1024)(rfc3339)
 _USER_AGENT = f"jobsched/{__version__}"
 _BLANK = re.compile(r"[ \t\r\n]")
 _STRING_OR_BLANK = re.compile(r'("(?:[^"\\]|\\.)*")|[ \t\r\n]+')
@@ -59,13 +62,13 @@ def build(
     message_id = f"exec_{incarnation}_{execution_id}"
     timestamp = int(now.timestamp())
     headers = [
-        *_job_headers(job_headers, has_body=body is not None),
+        *_job_headers(tuple(job_headers.items()), body is not None),
         ("Accept-Encoding", "identity"),
         ("Idempotency-Key", message_id),
         ("Jobsched-Job-Id", str(job_id)),
         ("Jobsched-Execution-Id", str(execution_id)),
         ("Jobsched-Attempt", str(attempt)),
-        ("Jobsched-Scheduled-For", rfc3339(scheduled_for)),
+        ("Jobsched-Scheduled-For", _instant(scheduled_for)),
         ("Jobsched-Trigger", trigger),
         ("traceparent", _traceparent(message_id, attempt)),
         ("webhook-id", message_id),
@@ -108,10 +111,11 @@ def _body(payload_json: str | None) -> bytes | None:
         raise ValueError("The payload contains half a character (a lone surrogate).") from None
 
 
-def _job_headers(job_headers: Mapping[str, str], *, has_body: bool) -> list[tuple[str, str]]:
+@lru_cache(maxsize=4096)
+def _job_headers(job_headers: tuple[tuple[str, str], ...], has_body: bool) -> tuple[tuple[str, str], ...]:
     headers = []
     given = set()
-    for name, value in job_headers.items():
+    for name, value in job_headers:
         if reason := check_header(name, value):
             raise ValueError(reason)
         lower = name.lower()
@@ -125,11 +129,11 @@ def _job_headers(job_headers: Mapping[str, str], *, has_body: bool) -> list[tupl
         headers.append(("User-Agent", _USER_AGENT))
     if "accept" not in given:
         headers.append(("Accept", "*/*"))
-    return headers
+    return tuple(headers)
 
 
 def _traceparent(message_id: str, attempt: int) -> str:
     """W3C Trace Context: one trace an execution, one span an attempt, sampled; the same if asked again."""
-    trace = blake2b(message_id.encode(), digest_size=16, person=b"jobsched-trace").hexdigest()
-    span = blake2b(f"{message_id}.{attempt}".encode(), digest_size=8, person=b"jobsched-span").hexdigest()
-    return f"00-{trace}-{span}-01"
+    digest = blake2b(message_id.encode(), digest_size=24, person=b"jobsched").digest()
+    span = int.from_bytes(digest[16:]) ^ attempt
+    return f"00-{digest[:16].hex()}-{span or 1:016x}-01"

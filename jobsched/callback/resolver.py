@@ -122,7 +122,8 @@ class Resolver:
     def _ask(self, lookup: _Lookup) -> Answer:
         try:
             found = self._lookup(lookup.host, lookup.port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
-        except (OSError, UnicodeError) as error:
+        except Exception as error:
+            # OSError as a rule, UnicodeError for odd labels; whatever it is, the waiters need an answer.
             reason = getattr(error, "strerror", None) or "it is not a valid name"
             return f"The name {lookup.host} cannot be resolved: {reason}."
         # In the system's order (RFC 6724), each once.

@@ -12,7 +12,7 @@ is dialled.
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import quote
@@ -103,6 +103,14 @@ class TargetUrl:
     """Path and query, starting with ``/``, percent-encoded to ASCII."""
     address: Address | None
     """The host as an address, where it is one in any spelling."""
+    text: str = field(init=False, compare=False)
+    """The whole URL again, without a fragment and a usual port."""
+
+    def __post_init__(self) -> None:
+        host = f"[{self.host}]" if isinstance(self.address, IPv6Address) else self.host
+        usual = self.port == (443 if self.scheme == "https" else 80)
+        text = f"{self.scheme}://{host}{'' if usual else f':{self.port}'}{self.rest}"
+        object.__setattr__(self, "text", text)
 
     @property
     def origin(self) -> tuple[str, str, int]:
@@ -110,9 +118,7 @@ class TargetUrl:
         return self.scheme, self.host, self.port
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if isinstance(self.address, IPv6Address) else self.host
-        usual = self.port == (443 if self.scheme == "https" else 80)
-        return f"{self.scheme}://{host}{'' if usual else f':{self.port}'}{self.rest}"
+        return self.text
 
 
 def check_url(url: str) -> str | None:
