@@ -62,7 +62,8 @@ class Service:
     def stop(self, timeout: float = _STOP_SECONDS) -> bool:
         """Ask to stop and wait up to ``timeout`` seconds for the present round; whether it has ended."""
         self.ask_to_stop()
-        thread = self._thread
+        with self._lock:  # a thread that is being started cannot be joined yet
+            thread = self._thread
         if thread is None or thread is threading.current_thread():
             return True
         thread.join(timeout)
