@@ -1,6 +1,5 @@
 """One embedded Postgres and one Valkey a test session, or TEST_DATABASE_URL and TEST_REDIS_URL."""
 
-import itertools
 import os
 import shutil
 import tempfile
@@ -12,7 +11,17 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 
-_numbers = itertools.count()
+_TABLES = (
+    "execution",
+    "execution_history",
+    "dead_letter",
+    "redrive",
+    "job_last",
+    "job_schedule",
+    "job",
+    "api_key",
+    "worker_process",
+)
 
 
 def with_database(url: str, name: str) -> str:
@@ -72,23 +81,45 @@ def postgres_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def template_database(postgres_url: str) -> Iterator[str]:
-    """The name of a migrated, empty database that others are copied from."""
+def shared_database_url(postgres_url: str) -> Iterator[str]:
+    """A migrated database that tests share, one after another."""
     from jobsched.db.migrate import migrate
 
-    name = f"template_{os.getpid()}"
+    name = f"shared_{os.getpid()}"
+    url = with_database(postgres_url, name)
     with psycopg.connect(postgres_url, autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name}")
-        migrate(with_database(postgres_url, name), history_days=30)
-        yield name
+        migrate(url, history_days=30)
+        yield url
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
-def database_url(postgres_url: str, template_database: str) -> Iterator[str]:
-    """The address of a migrated, empty database of this test's own."""
-    name = f"test_{os.getpid()}_{next(_numbers)}"
+def database_url(shared_database_url: str) -> str:
+    """The address of a migrated, empty database that nobody else uses during this test.
+
+    Emptied rather than copied from a template: that takes 10 ms instead of a second.
+    """
+    with psycopg.connect(shared_database_url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        for table in _TABLES:
+            connection.execute(f"DELETE FROM {table}")
+        connection.execute("DELETE FROM project WHERE id <> 1")
+        connection.execute("UPDATE instance SET epoch = NULL")
+    return shared_database_url
+
+
+@pytest.fixture
+def fresh_database_url(postgres_url: str) -> Iterator[str]:
+    """The address of a migrated database of this test's own, for tests that change the schema."""
+    from jobsched.db.migrate import migrate
+
+    name = f"fresh_{os.getpid()}"
     with psycopg.connect(postgres_url, autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name} TEMPLATE {template_database}")
+        admin.execute(f"CREATE DATABASE {name}")
+        migrate(with_database(postgres_url, name), history_days=30)
         yield with_database(postgres_url, name)
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)")

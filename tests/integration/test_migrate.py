@@ -37,8 +37,8 @@ def test_two_migrations_at_once_apply_everything_once(empty_database_url):
     link.close()
 
 
-def test_a_second_migration_changes_nothing(database_url):
-    assert migrate(database_url, 30) == []
+def test_a_second_migration_changes_nothing(fresh_database_url):
+    assert migrate(fresh_database_url, 30) == []
 
 
 def test_code_refuses_an_empty_database_and_says_what_to_run(empty_database_url):
@@ -48,8 +48,8 @@ def test_code_refuses_an_empty_database_and_says_what_to_run(empty_database_url)
     link.close()
 
 
-def test_partitions_stand_for_today_and_fourteen_days_ahead_and_old_ones_are_dropped(database_url):
-    link = Link(database_url, "test")
+def test_partitions_stand_for_today_and_fourteen_days_ahead_and_old_ones_are_dropped(fresh_database_url):
+    link = Link(fresh_database_url, "test")
     names = "SELECT relname FROM pg_class WHERE relname ~ '^execution_history_[0-9]{8}_' AND relkind = 'r'"
     assert len(link.execute(names)) == 15
     link.execute(
@@ -62,8 +62,8 @@ def test_partitions_stand_for_today_and_fourteen_days_ahead_and_old_ones_are_dro
     link.close()
 
 
-def test_a_reader_of_the_history_postpones_maintenance_and_blocks_nobody(database_url):
-    link, reader = Link(database_url, "test"), Link(database_url, "reader")
+def test_a_reader_of_the_history_postpones_maintenance_and_blocks_nobody(fresh_database_url):
+    link, reader = Link(fresh_database_url, "test"), Link(fresh_database_url, "reader")
     link.execute(
         "CREATE TABLE execution_history_20200101_20200102 PARTITION OF execution_history "
         "FOR VALUES FROM ('2020-01-01') TO ('2020-01-02')"
@@ -76,8 +76,8 @@ def test_a_reader_of_the_history_postpones_maintenance_and_blocks_nobody(databas
     reader.close()
 
 
-def test_a_new_timeline_makes_a_new_incarnation_once(database_url):
-    link = Link(database_url, "test")
+def test_a_new_timeline_makes_a_new_incarnation_once(fresh_database_url):
+    link = Link(fresh_database_url, "test")
     with link.transaction() as cursor:
         before = current_incarnation(cursor)
         cursor.execute("UPDATE instance SET timeline = timeline - 1")
