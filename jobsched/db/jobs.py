@@ -239,7 +239,8 @@ def _key_is_free(key: str | None) -> Iterator[None]:
     try:
         yield
     except peewee.IntegrityError as error:
-        if isinstance(error.__cause__, pg.UniqueViolation):
+        # Peewee raises its own errors while it handles those of psycopg, without naming them as the cause.
+        if isinstance(error.__context__, pg.UniqueViolation):
             raise Conflict(f"A job with the key {key!r} exists already.") from error
         raise
 
