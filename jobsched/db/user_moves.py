@@ -100,6 +100,13 @@ WITH chosen AS MATERIALIZED (
 SELECT id, matched FROM made
 """
 
+# In order of ids, as a redrive locks them: the two never deadlock.
+_DISCARD = """
+WITH chosen AS MATERIALIZED (SELECT d.id FROM dead_letter d WHERE {which} ORDER BY d.id FOR UPDATE),
+gone AS (DELETE FROM dead_letter d USING chosen c WHERE d.id = c.id RETURNING 1)
+SELECT count(*) FROM gone
+"""
+
 _PROGRESS = """
 SELECT r.id, r.matched, r.failed, (SELECT count(*) FROM execution e WHERE e.redrive_id = r.id)
 FROM redrive r WHERE r.id = %(id)s AND r.project_id = %(project)s
@@ -232,7 +239,7 @@ class UserMoves:
         which, parameters = conditions(project_id, selector)
         with converted(), self._database.atomic():
             self._database.execute_sql(_LONG_STATEMENT)
-            statement = f"WITH gone AS (DELETE FROM dead_letter d WHERE {which} RETURNING 1) SELECT count(*) FROM gone"
+            statement = _DISCARD.format(which=which)
             count: int = self._rows(statement, parameters)[0][0]
         return count
 
