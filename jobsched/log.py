@@ -29,6 +29,7 @@ def configure(*, json: bool, level: str = "info", process: str = "") -> None:
     number = logging.getLevelName(level.upper())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        _naming(process),
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info if json else _leave,
@@ -45,9 +46,6 @@ def configure(*, json: bool, level: str = "info", process: str = "") -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
-    structlog.contextvars.clear_contextvars()
-    if process:
-        structlog.contextvars.bind_contextvars(process=process)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -62,8 +60,11 @@ def configure(*, json: bool, level: str = "info", process: str = "") -> None:
 
 
 def get_logger(**fields: Any) -> Logger:
-    """A logger that carries ``fields`` on every line."""
-    logger: Logger = structlog.get_logger().bind(**fields)
+    """A logger that carries ``fields`` on every line.
+
+    It looks at the configuration when it is used, not when it is made: modules make theirs at import.
+    """
+    logger: Logger = structlog.get_logger(**fields)
     return logger
 
 
@@ -80,6 +81,17 @@ def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mutab
 def mask_text(text: str) -> str:
     """``text`` without passwords in URLs and without bearer keys."""
     return _BEARER.sub(r"\1" + MASK, _URL_PASSWORD.sub(r"\g<head>" + MASK + "@", text))
+
+
+def _naming(process: str) -> structlog.typing.Processor:
+    """Puts the process's name on every line, whatever thread it comes from."""
+
+    def name(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        if process:
+            event["process"] = process
+        return event
+
+    return name
 
 
 def _leave(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

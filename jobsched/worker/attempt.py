@@ -71,7 +71,7 @@ def ended_by(claimed: Claimed, verdict: Verdict, result: Result | None, age: flo
         ended.payload = "null" if claimed.payload is None else claimed.payload
     if result is not None:
         phases = result.phases
-        ended.duration_ms = phases.total_ms
+        ended.duration_ms = round(phases.total_ms, 3)
         ended.status = result.status
         ended.headers = _headers_json(result.headers)
         ended.body = result.body
