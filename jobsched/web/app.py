@@ -1,6 +1,7 @@
 """The WSGI application."""
 
 import json
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from flask import Flask, Response, g, request
@@ -9,10 +10,11 @@ from flask_openapi3.openapi import OpenAPI
 
 from jobsched import __version__
 from jobsched.clock import monotonic
+from jobsched.db.connection import converted
+from jobsched.errors import DatabaseError
 from jobsched.log import get_logger
 from jobsched.web import auth, errors
 from jobsched.web.api import dead_letters, executions, jobs, system
-from jobsched.web.body import MAX_BODY_BYTES
 from jobsched.web.docs_page import CSP, render_docs, stylesheet
 from jobsched.web.params import IdConverter
 from jobsched.web.routing import BEARER, Api
@@ -24,8 +26,6 @@ _DESCRIPTION = (
     "Times are RFC 3339, in answers UTC with milliseconds. Lists go from the newest id to the oldest; "
     "`nextCursor` leads to the next page."
 )
-
-_log = get_logger(component="web")
 
 
 def create_app(services: Services) -> Flask:
@@ -39,7 +39,6 @@ def create_app(services: Services) -> Flask:
         doc_ui=False,
         static_folder=None,
     )
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.url_map.converters["int64"] = IdConverter
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = True
@@ -50,12 +49,15 @@ def create_app(services: Services) -> Flask:
     _serve_document(app)
 
     _frame_requests(app)
+    _hold_connection(app, services)
     errors.register(app)
     auth.register(app, services.keys, api.roles)
     return app
 
 
 def _frame_requests(app: Flask) -> None:
+    log = get_logger(component="web")
+
     def begin() -> None:
         g.began = monotonic()
 
@@ -63,7 +65,7 @@ def _frame_requests(app: Flask) -> None:
         response.headers["X-Request-Id"] = errors.request_id()
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers.setdefault("Cache-Control", "no-store")
-        _log.debug(
+        log.debug(
             "request",
             request_id=errors.request_id(),
             method=request.method,
@@ -75,6 +77,25 @@ def _frame_requests(app: Flask) -> None:
 
     app.before_request(begin)
     app.after_request(end)
+
+
+def _hold_connection(app: Flask, services: Services) -> None:
+    """One checkout for all statements of a request. What is open to everyone does without."""
+
+    def check_out() -> None:
+        if request.path not in auth.OPEN_PATHS:
+            g.connection = stack = ExitStack()
+            with converted():
+                stack.enter_context(services.connection())
+
+    def check_in(_error: BaseException | None) -> None:
+        stack: ExitStack | None = g.pop("connection", None)
+        if stack is not None:
+            with suppress(DatabaseError), converted():
+                stack.close()
+
+    app.before_request(check_out)
+    app.teardown_request(check_in)
 
 
 def _serve_document(app: OpenAPI) -> None:

@@ -10,6 +10,7 @@ import json
 from typing import Any, Final
 
 from flask import request
+from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from jobsched.domain.json_text import MAX_DEPTH
@@ -74,14 +75,20 @@ def _check_type(types: tuple[str, ...]) -> None:
 
 def _read() -> bytes:
     try:
-        return request.get_data()
+        # One byte more than is allowed: of a longer body without a Content-Length werkzeug gives what fits.
+        request.max_content_length = MAX_BODY_BYTES + 1
+        raw = request.get_data()
     except RequestEntityTooLarge:
-        raise RequestRefused(
-            413, "body_too_large", f"The body is larger than {MAX_BODY_BYTES} bytes."
-        ) from None
-    except (ClientDisconnected, OSError):
-        # gunicorn raises its own OSErrors for a broken chunk and for an end that came early.
+        raise _too_large() from None
+    except (ParseException, ClientDisconnected, OSError):
         raise RequestRefused(400, "invalid_body", "The body ended early or its chunks are broken.") from None
+    if len(raw) > MAX_BODY_BYTES:
+        raise _too_large()
+    return raw
+
+
+def _too_large() -> RequestRefused:
+    return RequestRefused(413, "body_too_large", f"The body is larger than {MAX_BODY_BYTES} bytes.")
 
 
 def _not_json(reason: str) -> RequestRefused:

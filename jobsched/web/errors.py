@@ -60,8 +60,6 @@ _DISCREET: Final[Mapping[type[JobschedError], str]] = {
     QueueUnavailable: "Redis cannot be reached at the moment. Try again.",
 }
 
-_log = get_logger(component="web")
-
 
 class RequestRefused(Exception):
     """A fault of the HTTP request itself, before its content: 400, 413, 415 and their like."""
@@ -133,7 +131,9 @@ def _ours(error: JobschedError) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     if status == 503:
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-        _log.warning("unavailable", code=error.code, error=str(error), request_id=request_id())
+        get_logger(component="web").warning(
+            "unavailable", code=error.code, error=str(error), request_id=request_id()
+        )
     faults = error.faults if isinstance(error, InvalidInput) else ()
     detail = _DISCREET.get(type(error)) or str(error.args[0] if error.args else HTTPStatus(status).phrase)
     return problem_response(status, error.code, detail, faults=faults, headers=headers)
@@ -158,7 +158,7 @@ def _http(error: HTTPException) -> Response:
 
 
 def _unexpected(error: Exception) -> Response:
-    _log.error(
+    get_logger(component="web").error(
         "request_failed",
         request_id=request_id(),
         method=request.method,

@@ -63,10 +63,10 @@ def _instant(value: Any) -> Any:
         raise ValueError("must be an RFC 3339 instant, such as 2026-12-01T09:00:00Z") from None
 
 
-WholeNumber = Annotated[int, BeforeValidator(_digits)]
 Boolean = Annotated[bool, BeforeValidator(_true_or_false)]
 Instant = Annotated[datetime, BeforeValidator(_instant)]
-Id = Annotated[int, BeforeValidator(_digits), Field(ge=1, le=LARGEST_ID)]
+Id = Annotated[int, Field(ge=1, le=LARGEST_ID), BeforeValidator(_digits)]
+Limit = Annotated[int, Field(ge=1, le=500), BeforeValidator(_digits)]
 
 
 class NoQuery(BaseModel):
@@ -78,7 +78,7 @@ class NoQuery(BaseModel):
 class ListQuery(NoQuery):
     """What every list takes."""
 
-    limit: Annotated[WholeNumber, Field(ge=1, le=500, description="Items a page.")] = 50
+    limit: Limit = Field(50, description="Items a page.")
     cursor: Annotated[str | None, Field(description="`nextCursor` of the page before.")] = None
 
 

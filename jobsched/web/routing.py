@@ -44,6 +44,14 @@ class IdPath(BaseModel):
     id: int = Field(ge=1, description="The id.")
 
 
+class IfMatch(BaseModel):
+    """The guard against lost updates."""
+
+    if_match: str | None = Field(
+        None, alias="If-Match", description="The job's ETag; 412 if it is another by now."
+    )
+
+
 class Api:
     """Adds routes to ``app``. ``roles`` collects the smallest role of each endpoint."""
 
@@ -64,6 +72,7 @@ class Api:
         body_optional: bool = False,
         faults: tuple[int, ...] = (),
         any_query: bool = False,
+        if_match: bool = False,
     ) -> Callable[[View], View]:
         """Declare the decorated view. ``role`` None: open to everyone.
 
@@ -87,6 +96,7 @@ class Api:
                 name: kind
                 for name, kind, wanted in (
                     ("path", IdPath, "<" in rule),
+                    ("header", IfMatch, if_match),
                     ("query", query, takes_query),
                     ("body", body, body is not None),
                 )

@@ -5,12 +5,14 @@ Nothing is opened before the fork. Departures from gunicorn's gthread worker, ea
 
 - A connection takes a thread only once its first bytes are here. gunicorn lets it wait for 5 s in one, so a
   handful of browsers' spare connections would stop everyone.
-- A request must have arrived whole within 30 s. gunicorn reads without a deadline, and a client that drips
-  would keep a thread for ever.
+- The head of a request must arrive within 5 s of its first byte, the rest within 30 s. gunicorn reads without
+  a deadline, and a client that drips would keep a thread for ever. (Facing the internet, put a proxy in front:
+  nothing stops a client from dripping again.)
 - What gunicorn refuses by itself (a broken request line, headers too large) is a problem document too.
 """
 
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -36,7 +38,8 @@ from jobsched.web.errors import PROBLEM_JSON, document
 # The WSGI application; typed loosely, since gunicorn has no types.
 AppFactory = Callable[[], Any]
 
-RECEIVE_SECONDS: Final = 30.0
+HEAD_SECONDS: Final = 5.0
+BODY_SECONDS: Final = 30.0
 _KEEPALIVE_SECONDS: Final = 15
 _BACKLOG: Final = 1024
 _CONNECTIONS: Final = 1000
@@ -60,6 +63,9 @@ def serve(app_factory: AppFactory, settings: Settings) -> int:
     # Names neither the software nor its version to whoever asks.
     gunicorn.http.wsgi.SERVER = "jobsched"
     arbiter = os.getpid()
+    # What is loaded by now is shared by both processes as long as nobody writes to it; the collector would.
+    gc.collect()
+    gc.freeze()
     try:
         _Application(app_factory, _options(settings)).run()
     except SystemExit as end:
@@ -138,13 +144,21 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def handle(self, conn: TConn) -> Any:
         """Receive and answer one request; runs in a thread."""
-        with self._lock:
-            self._receiving[conn] = time.monotonic() + RECEIVE_SECONDS
+        self._expect_within(conn, HEAD_SECONDS)
         try:
             return super().handle(conn)
         finally:
             with self._lock:
                 self._receiving.pop(conn, None)
+
+    def handle_request(self, req: Any, conn: TConn) -> Any:
+        """Answer a request whose head is here."""
+        self._expect_within(conn, BODY_SECONDS)
+        return super().handle_request(req, conn)
+
+    def _expect_within(self, conn: TConn, seconds: float) -> None:
+        with self._lock:
+            self._receiving[conn] = time.monotonic() + seconds
 
     def murder_pending(self) -> None:
         """Called at least once a second: ends what takes too long to arrive."""

@@ -3,7 +3,7 @@
 from flask import Response
 from flask_openapi3.models.tag import Tag
 
-from jobsched.domain.requests import parse_discard, parse_redrive
+from jobsched.domain.requests import DiscardIn, RedriveIn, parse_discard, parse_redrive
 from jobsched.web import schemas, serialize
 from jobsched.web.auth import principal
 from jobsched.web.body import read_json
@@ -44,7 +44,7 @@ def register(api: Api, services: Services) -> None:
         tag=TAG,
         role="write",
         answers={202: schemas.Redrive},
-        body=schemas.RedriveRequest,
+        body=RedriveIn,
     )
     def redrive_dead_letters() -> Response:
         """Send dead letters again.
@@ -87,7 +87,7 @@ def register(api: Api, services: Services) -> None:
         tag=TAG,
         role="write",
         answers={200: schemas.Discarded},
-        body=schemas.Selector,
+        body=DiscardIn,
     )
     def discard_dead_letters() -> Response:
         """Delete dead letters for good.

@@ -1,13 +1,14 @@
 """/api/v1/jobs"""
 
-from typing import Any
+from collections.abc import Callable
 
 from flask import Response
 from flask_openapi3.models.tag import Tag
 
 from jobsched.db.jobs import JobRecord, Saved
-from jobsched.domain.requests import parse_run
+from jobsched.domain.requests import RunIn, parse_run
 from jobsched.domain.spec import JobSpec, apply_merge, apply_replace, parse_job_create
+from jobsched.domain.spec_fields import JobCreate, JobPatch
 from jobsched.errors import NotFound
 from jobsched.web import schemas, serialize
 from jobsched.web.auth import principal
@@ -53,7 +54,7 @@ def register(api: Api, services: Services) -> None:
         tag=TAG,
         role="write",
         answers={201: schemas.Job},
-        body=schemas.JobDefinition,
+        body=JobCreate,
         faults=(409,),
     )
     def create_job() -> Response:
@@ -91,7 +92,7 @@ def register(api: Api, services: Services) -> None:
         record = jobs.get(principal().project_id, id)
         return serialize.answer(serialize.job(record), headers={"ETag": _etag(record)})
 
-    def edit(id: int, change: Any) -> Response:
+    def edit(id: int, change: Callable[[JobRecord], JobSpec]) -> Response:
         version = demanded_version(id)
         return saved(jobs.update(principal().project_id, id, change, if_version=version))
 
@@ -101,8 +102,9 @@ def register(api: Api, services: Services) -> None:
         tag=TAG,
         role="write",
         answers={200: schemas.Job},
-        body=schemas.JobDefinition,
+        body=JobCreate,
         faults=(404, 409, 412),
+        if_match=True,
     )
     def replace_job(id: int) -> Response:
         """Replace a job.
@@ -124,8 +126,9 @@ def register(api: Api, services: Services) -> None:
         tag=TAG,
         role="write",
         answers={200: schemas.Job},
-        body=schemas.JobPatch,
+        body=JobPatch,
         faults=(404, 409, 412),
+        if_match=True,
     )
     def update_job(id: int) -> Response:
         """Change some fields of a job.
@@ -141,7 +144,7 @@ def register(api: Api, services: Services) -> None:
 
         return edit(id, change)
 
-    @api.route("DELETE", _ONE, tag=TAG, role="write", answers={204: None}, faults=(404, 412))
+    @api.route("DELETE", _ONE, tag=TAG, role="write", answers={204: None}, faults=(404, 412), if_match=True)
     def delete_job(id: int) -> Response:
         """Delete a job.
 
@@ -173,7 +176,7 @@ def register(api: Api, services: Services) -> None:
         role="write",
         answers={202: schemas.Execution},
         query=RunQuery,
-        body=schemas.RunRequest,
+        body=RunIn,
         body_optional=True,
         faults=(404,),
     )

@@ -7,9 +7,10 @@ from flask import Response
 from flask_openapi3.models.tag import Tag
 
 from jobsched.clock import rfc3339
+from jobsched.db.connection import converted
 from jobsched.db.stats import QueueStats
 from jobsched.domain.queues import pool_of, queues_of
-from jobsched.errors import DatabaseUnavailable, JobschedError, SchemaMismatch
+from jobsched.errors import DatabaseError, JobschedError, SchemaMismatch
 from jobsched.log import get_logger
 from jobsched.queue.broker import RqCounts
 from jobsched.web import schemas, serialize
@@ -21,8 +22,6 @@ TAG = Tag(name="operation", description="How the installation is.")
 
 _RQ: Final = ("ready", "processing", "retry", "completed", "failed")
 _OURS: Final = ("queued", "running", "pending", "retrying", "dead")
-
-_log = get_logger(component="web")
 
 
 def register(api: Api, services: Services) -> None:
@@ -97,18 +96,19 @@ def _database_checks(check_schema: Callable[[], None]) -> dict[str, str]:
     try:
         check_schema()
     except SchemaMismatch as error:
-        _log.warning("not_ready", error=str(error))
+        get_logger(component="web").warning("not_ready", error=str(error))
         return {"schema": "not that of this version; run `jobsched migrate`"}
     except JobschedError as error:
-        _log.warning("not_ready", error=str(error))
+        get_logger(component="web").warning("not_ready", error=str(error))
         return {"database": "cannot be reached", "schema": "unknown"}
     return {}
 
 
 def _poller_check(services: Services) -> str:
     try:
-        return "ok" if services.stats.poller().alive else "none is alive"
-    except DatabaseUnavailable:
+        with converted(), services.connection():
+            return "ok" if services.stats.poller().alive else "none is alive"
+    except DatabaseError:
         return "unknown"
 
 
