@@ -16,15 +16,6 @@ from pydantic import ValidationError
 from jobsched.clock import rfc3339
 from jobsched.domain import spec_rules as rules
 from jobsched.domain.json_text import pointer
-from jobsched.domain.outputs import (
-    AttemptOut,
-    DeadLetterOut,
-    ExecutionOut,
-    JobOut,
-    PhasesOut,
-    RedriveOut,
-    RedriveProgressOut,
-)
 from jobsched.domain.schedule import Schedule, parse_schedule
 from jobsched.domain.spec_fields import JobCreate, JobPatch
 from jobsched.domain.spec_rules import MASK, is_secret
@@ -35,17 +26,10 @@ from jobsched.errors import Fault, InvalidInput, InvalidSchedule
 __all__ = [
     "MASK",
     "READ_ONLY",
-    "AttemptOut",
     "CheckTarget",
-    "DeadLetterOut",
-    "ExecutionOut",
     "JobCreate",
-    "JobOut",
     "JobPatch",
     "JobSpec",
-    "PhasesOut",
-    "RedriveOut",
-    "RedriveProgressOut",
     "apply_merge",
     "apply_replace",
     "is_secret",
