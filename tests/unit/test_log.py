@@ -1,7 +1,9 @@
 import json
+import logging
 import threading
 
 import pytest
+import structlog
 
 from jobsched import log
 
@@ -9,8 +11,13 @@ early = log.get_logger(part="made at import")
 
 
 @pytest.fixture(autouse=True)
-def _json_lines():
-    log.configure(json=True, level="info", process="worker")
+def _as_before():
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 def lines(capsys):
