@@ -143,7 +143,7 @@ WITH o AS (
              WHEN e.cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE 'failed' END AS state,
         e.attempt, e.retry_count, o.max_retry_count, o.duration_ms, o.status, o.headers, o.body, o.truncated,
         o.error_code, o.error_message, o.phases, e.attempts, e.job_version, e.redrive_of, e.queue,
-        COALESCE(e.payload, o.sent::json) AS payload
+        e.redrive_id, COALESCE(e.payload, o.sent::json) AS payload
 ), history AS (
     INSERT INTO execution_history ({HISTORY_COLUMNS})
     SELECT id, project_id, job_id, trigger, scheduled_for, due_at, queued_at, started_at, finished_at, state,
@@ -159,6 +159,10 @@ WITH o AS (
             'errorMessage', error_message, 'phases', phases, 'worker', %(worker_name)s::text),
         queue, finished_at
     FROM gone WHERE state = 'failed'
+), redriven AS (
+    UPDATE redrive r SET failed = r.failed + f.count
+    FROM (SELECT redrive_id, count(*) FROM gone WHERE state = 'failed' GROUP BY 1) AS f
+    WHERE r.id = f.redrive_id
 ), last AS (
     INSERT INTO job_last (job_id, last_execution_time, last_state)
     SELECT DISTINCT ON (job_id) job_id, started_at, state FROM gone ORDER BY job_id, started_at DESC

@@ -49,7 +49,9 @@ _SCHEMA = (pg.UndefinedTable, pg.UndefinedColumn, pg.UndefinedFunction)
 
 def convert(error: BaseException) -> DatabaseError:
     """The error of ours that says what a caller can do about ``error``, one of psycopg's or Peewee's."""
-    cause = error.__cause__ if isinstance(error, peewee.PeeweeException) and error.__cause__ else error
+    # Peewee raises its own errors while it handles psycopg's, without a "from".
+    wrapped = (error.__cause__ or error.__context__) if isinstance(error, peewee.PeeweeException) else None
+    cause = wrapped or error
     text = " ".join(str(cause).split()) or type(cause).__name__
     if isinstance(cause, _SCHEMA):
         return SchemaMismatch(

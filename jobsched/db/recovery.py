@@ -89,6 +89,10 @@ WITH lost AS MATERIALIZED ({_LOST}), verdict AS (
             'worker', worker),
         queue, finished_at
     FROM gone WHERE final = 'failed'
+), redriven AS (
+    UPDATE redrive r SET failed = r.failed + f.count
+    FROM (SELECT redrive_id, count(*) FROM gone WHERE final = 'failed' GROUP BY 1) AS f
+    WHERE r.id = f.redrive_id
 ), last AS (
     INSERT INTO job_last (job_id, last_execution_time, last_state)
     SELECT DISTINCT ON (job_id) job_id, started_at, final FROM gone ORDER BY job_id, started_at DESC

@@ -200,3 +200,13 @@ def test_one_row_that_postgres_refuses_does_not_hold_up_its_batch(link):
     claims.in_halves(lambda part: claims.finish(link, worker, "w", part), batch, refuse)
     assert refused == [ids[3], ids[6]]
     assert sorted(states(link).values()) == ["running"] * 2 + ["succeeded"] * 6
+
+
+def test_a_redriven_execution_that_fails_again_counts_in_its_redrive(link):
+    worker = make_worker(link)
+    job = make_job(link)
+    [(redrive,)] = link.execute("INSERT INTO redrive (project_id, matched) VALUES (1, 2) RETURNING id")
+    ids = [make_execution(link, job, redrive_id=redrive) for _ in range(2)]
+    claims.claim(link, worker, ids)
+    claims.finish(link, worker, "w", [ended(ids[0], state="failed", error_code="timeout"), ended(ids[1])])
+    assert link.execute("SELECT failed FROM redrive") == [(1,)]

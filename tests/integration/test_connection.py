@@ -1,0 +1,51 @@
+import peewee
+import pytest
+
+from jobsched.db.connection import Link, converted, open_pool
+from jobsched.errors import DatabaseRefused, DatabaseUnavailable, SchemaMismatch
+
+
+@pytest.fixture
+def pool(database_url):
+    database = open_pool(database_url, "test", 2)
+    yield database
+    database.close_all()
+
+
+@pytest.mark.parametrize(
+    ("statement", "error"),
+    [
+        ("SELECT * FROM no_such_table", SchemaMismatch),
+        ("SELECT 1/0", DatabaseRefused),
+        ("SET TRANSACTION READ ONLY; DELETE FROM job", DatabaseUnavailable),
+    ],
+)
+def test_errors_mean_the_same_through_a_link_and_through_peewee(link, pool, statement, error):
+    with pytest.raises(error), link.transaction() as cursor:
+        for part in statement.split("; "):
+            cursor.execute(part)
+    with pytest.raises(error), converted(), pool.atomic():
+        for part in statement.split("; "):
+            pool.execute_sql(part)
+
+
+def test_a_link_connects_again_after_its_session_was_ended(link, database_url):
+    [(pid,)] = link.execute("SELECT pg_backend_pid()")
+    other = Link(database_url, "other")
+    other.execute("SELECT pg_terminate_backend(%s)", (pid,))
+    other.close()
+    with pytest.raises(DatabaseUnavailable):
+        link.execute("SELECT 1")
+    assert link.execute("SELECT 1") == [(1,)]
+
+
+def test_an_unreachable_server_is_unavailable():
+    with pytest.raises(DatabaseUnavailable):
+        Link("postgresql://x@127.0.0.1:1/x", "test").execute("SELECT 1")
+
+
+def test_errors_of_ours_and_of_others_pass_unchanged():
+    with pytest.raises(KeyError), converted():
+        raise KeyError("x")
+    with pytest.raises(DatabaseUnavailable), converted():
+        raise peewee.OperationalError("gone")
