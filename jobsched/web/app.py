@@ -84,6 +84,7 @@ def _hold_connection(app: Flask, services: Services) -> None:
 
     def check_out() -> None:
         if request.path not in auth.OPEN_PATHS:
+            auth.given_key()  # who has none takes no connection from those who have
             g.connection = stack = ExitStack()
             with converted():
                 stack.enter_context(services.connection())

@@ -1,7 +1,7 @@
 """Who calls, and whether they may: bearer keys and three roles.
 
 The key is looked at before the path is: without one, a caller does not learn which paths exist (401 comes
-before 404 and 405). Keys are looked up for each request, by their hash: a revoked key is worthless at once.
+before 404 and 405).
 """
 
 from typing import Final
@@ -39,7 +39,8 @@ def principal() -> Principal:
     return caller
 
 
-def _authenticate(keys: Keys) -> Principal:
+def given_key() -> str:
+    """The key that the request carries, whether or not it is known. Raises Unauthorized."""
     header = request.headers.get("Authorization")
     if not header:
         raise Unauthorized("Send an API key: `Authorization: Bearer <key>`.")
@@ -47,7 +48,17 @@ def _authenticate(keys: Keys) -> Principal:
     key = key.strip()
     if scheme.lower() != "bearer" or not key:
         raise Unauthorized("The Authorization header must read `Bearer <key>`.")
-    caller = keys.authenticate(key) if len(key) <= _LONGEST_KEY and key.isascii() else None
+    if len(key) > _LONGEST_KEY or not key.isascii():
+        raise _unknown()
+    return key
+
+
+def _authenticate(keys: Keys) -> Principal:
+    caller = keys.authenticate(given_key())
     if caller is None:
-        raise Unauthorized("The API key is not known, or it was revoked.")
+        raise _unknown()
     return caller
+
+
+def _unknown() -> Unauthorized:
+    return Unauthorized("The API key is not known, or it was revoked.")
