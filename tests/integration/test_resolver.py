@@ -30,7 +30,7 @@ class Names:
             self.running += 1
         try:
             if gate := self.gates.get(host):
-                assert gate.wait(10)
+                assert gate.wait(30)
             if host in self.dead:
                 raise socket.gaierror(-2, "Name or service not known")
             return [
@@ -119,7 +119,7 @@ def test_dead_names_occupy_a_quarter_of_the_threads(resolver, names):
         ask(resolver, host).get(timeout=5)
     gates = [names.hold(host) for host in dead]
     waiting = [ask(resolver, host) for host in dead]
-    eventually(lambda: _equal(names.running, 2))
+    eventually(lambda: _equal(names.running, 2), timeout=3)
     for n in range(20):
         assert ask(resolver, f"healthy{n}.example").get(timeout=5) == ("127.0.0.1", "::1")
     assert names.running == 2

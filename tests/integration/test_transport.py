@@ -37,7 +37,8 @@ def test_an_answer_comes_back_whole(transport, target):
     ("method", "body", "extra"),
     [
         ("POST", b'{"n":1}', {"content-length": "7"}),
-        ("PUT", b"x" * 256 * 1024, {"content-length": "262144"}),
+        # Above 1 MiB libcurl would ask with Expect: 100-continue, and repeat the request after a 417.
+        ("PUT", b"x" * 2_000_000, {"content-length": "2000000"}),
         ("PATCH", b"x", {"content-length": "1"}),
         ("DELETE", b"x", {"content-length": "1"}),
         ("OPTIONS", b"x", {"content-length": "1"}),
@@ -51,12 +52,12 @@ def test_an_answer_comes_back_whole(transport, target):
 )
 def test_the_target_sees_what_the_call_says_and_nothing_more(transport, target, method, body, extra):
     headers = (("User-Agent", "test"), ("Accept", "text/html"), ("X-Empty", ""), ("X-A", "b, c;d"))
-    result = send(transport, target.url + "/ok?x=%20/../y", method, body, headers=headers)
+    result = send(transport, target.url + "/ok/./a/../b?x=%20/../y", method, body, headers=headers)
     assert (result.status, result.body) == (200, b"" if method == "HEAD" else b"ok\n")
     (arrival,) = target.arrivals
     host = target.url.removeprefix("http://")
     expected = {"host": host, "user-agent": "test", "accept": "text/html", "x-empty": "", "x-a": "b, c;d"}
-    assert (arrival.method, arrival.path, arrival.body) == (method, "/ok?x=%20/../y", body or b"")
+    assert (arrival.method, arrival.path, arrival.body) == (method, "/ok/./a/../b?x=%20/../y", body or b"")
     assert arrival.headers == expected | extra
 
 
@@ -136,10 +137,10 @@ def test_the_first_8_kib_of_a_body_are_kept(transport, target, size, truncated):
 
 
 def test_reading_stops_at_the_limit_and_the_status_counts(transport, target):
-    result = send(transport, f"{target.url}/big/1000000000")
+    result = send(transport, f"{target.url}/big/1000000000000")
     assert (result.status, result.error_code, result.truncated) == (200, None, True)
     assert len(result.body) == 8192
-    # Whoever reads on needs far longer for 1 GB.
+    # Whoever reads on does not end in time.
     assert result.phases.total_ms < 2000
     assert send(transport, target.url + "/ok").status == 200
 
@@ -187,7 +188,7 @@ def test_a_connection_that_is_not_made_in_time_fails_before_the_request(transpor
     assert (total.error_code, total.sent) == ("timeout", False)
 
 
-@pytest.mark.parametrize("bad", [("X", "a\r\nY: b"), ("X", "ü"), ("X\x00", "a")])
+@pytest.mark.parametrize("bad", [("X", "a\r\nY: b"), ("X", "a\nY: b"), ("X", "ü"), ("X\x00", "a")])
 def test_what_cannot_be_sent_is_an_invalid_job_and_stops_nobody(transport, target, bad):
     broken = call(target.url + "/ok", headers=(bad,))
     wrong_url = call("http://user@127.0.0.1/")
@@ -206,6 +207,9 @@ def test_a_handle_forgets_the_call_before(transport: Transport, target):
     assert (last.method, last.body) == ("GET", b"")
     assert "authorization" not in last.headers
     assert "content-length" not in last.headers
+    assert run(transport, [secret])[0].status == 200
+    assert send(transport, target.url + "/ok", "HEAD", None, headers=()).status == 200
+    assert target.arrivals[-1].method == "HEAD"
 
 
 def test_a_proxy_in_the_environment_is_ignored(transport, target, monkeypatch):

@@ -107,10 +107,11 @@ def test_one_execution_has_one_call_in_flight(transport, target):
 
 
 def test_a_wake_from_another_thread_ends_the_wait(transport):
-    threading.Timer(0.1, transport.wake).start()
-    begin = monotonic()
-    assert transport.turn(5.0) == []
-    assert monotonic() - begin < 2
+    for _ in range(3):
+        threading.Timer(0.1, transport.wake).start()
+        begin = monotonic()
+        assert transport.turn(5.0) == []
+        assert 0.05 < monotonic() - begin < 2
 
 
 def test_a_wake_before_the_wait_is_not_lost_and_counts_once(transport):
@@ -194,6 +195,19 @@ def test_a_call_whose_name_hangs_ends_in_time_and_its_late_answer_is_ignored(tar
     assert [arrival.path for arrival in target.arrivals] == ["/slow/200"]
     transport.close()
     resolver.close()
+
+
+def test_the_time_of_the_lookup_is_part_of_the_timeout(target):
+    def lookup(host, port, **kinds):
+        threading.Event().wait(0.4)
+        return [(2, 1, 6, "", ("127.0.0.1", port))]
+
+    transport = open_transport(resolver=Resolver(threads=1, lookup=lookup))
+    result = send(transport, f"http://slow.example:{target.port}/hang", timeout_seconds=0.7)
+    assert (result.error_code, result.sent) == ("timeout", True)
+    assert 700 <= result.phases.total_ms < 1050
+    assert 400 <= result.phases.dns_ms < 700
+    transport.close()
 
 
 def test_a_call_waiting_for_its_name_can_be_aborted(target):

@@ -24,6 +24,8 @@ def certificate(folder: Path, name: str, *, days: str = "2") -> tuple[Path, ssl.
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
+    # The server would rather speak HTTP/2; a client that offered it could not go on.
+    context.set_alpn_protocols(["h2", "http/1.1"])
     return cert, context
 
 
