@@ -7,10 +7,11 @@ somebody else owns the execution now, which is an answer and not an error.
 columns. Writing only what is new keeps the common case, a first attempt that succeeds, free of JSON work.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 from jobsched.db.connection import Link
@@ -108,14 +109,13 @@ HISTORY_COLUMNS = """id, project_id, job_id, trigger, scheduled_for, due_at, que
     job_version, redrive_of"""
 
 _FINISH = f"""
-WITH o AS (
-    SELECT * FROM unnest(
-        %(id)s::bigint[], %(attempt)s::int[], %(state)s::text[], %(age)s::float8[], %(duration_ms)s::float8[],
-        %(max_retry_count)s::int[], %(delay)s::float8[], %(spends)s::bool[], %(status)s::int[],
-        %(headers)s::jsonb[], %(body)s::bytea[], %(truncated)s::bool[], %(error_code)s::text[],
-        %(error_message)s::text[], %(phases)s::jsonb[], %(payload)s::text[]
-    ) AS o(id, attempt, outcome, age, duration_ms, max_retry_count, delay, spends, status, headers, body,
-           truncated, error_code, error_message, phases, sent)
+WITH o AS MATERIALIZED (
+    SELECT id, attempt, outcome, age, duration_ms, max_retry_count, delay, spends, status,
+        headers::jsonb, decode(body, 'hex') AS body, truncated, error_code, error_message, phases::jsonb, sent
+    FROM json_to_recordset(%(ended)s::json) AS j(
+        id bigint, attempt int, outcome text, age float8, duration_ms float8, max_retry_count int,
+        delay float8, spends bool, status int, headers text, body text, truncated bool, error_code text,
+        error_message text, phases text, sent text)
 ), retried AS (
     UPDATE execution e SET
         state = 'retrying', worker_id = NULL, started_at = NULL, deadline_at = NULL,
@@ -173,8 +173,6 @@ WITH o AS (
 SELECT id, state, NULL::float8 FROM gone UNION ALL SELECT id, 'retrying', due_in FROM retried
 """
 
-_FINISH_FIELDS = tuple(Ended.__slots__)
-
 _HAND_BACK = """
 UPDATE execution SET
     state = 'queued', worker_id = NULL, started_at = NULL, deadline_at = NULL, queued_at = clock_timestamp()
@@ -224,10 +222,38 @@ def finish(link: Link, worker: UUID, worker_name: str, ended: Sequence[Ended]) -
 
 
 def _finish(link: Link, worker: UUID, worker_name: str, ended: Sequence[Ended]) -> list[Recorded]:
-    ordered = sorted(ended, key=lambda one: one.id)
-    parameters: dict[str, Any] = {name: [getattr(one, name) for one in ordered] for name in _FINISH_FIELDS}
-    rows = link.execute(_FINISH, {**parameters, "worker": worker, "worker_name": worker_name})
+    rows = link.execute(_FINISH, {"ended": _as_json(ended), "worker": worker, "worker_name": worker_name})
     return [Recorded(*row) for row in rows]
+
+
+def _as_json(ended: Sequence[Ended]) -> str:
+    """The batch as one JSON parameter, in the order of ids.
+
+    Sixteen arrays cost psycopg 63 µs a row, most of it in escaping; one JSON text costs 10 µs.
+    """
+    return json.dumps(
+        [
+            {
+                "id": one.id,
+                "attempt": one.attempt,
+                "outcome": one.state,
+                "age": one.age,
+                "duration_ms": one.duration_ms,
+                "max_retry_count": one.max_retry_count,
+                "delay": one.delay,
+                "spends": one.spends,
+                "status": one.status,
+                "headers": one.headers,
+                "body": None if one.body is None else one.body.hex(),
+                "truncated": one.truncated,
+                "error_code": one.error_code,
+                "error_message": one.error_message,
+                "phases": one.phases,
+                "sent": one.payload,
+            }
+            for one in sorted(ended, key=lambda one: one.id)
+        ]
+    )
 
 
 def hand_back(link: Link, worker: UUID, ids: Sequence[int]) -> list[tuple[str, int]]:
