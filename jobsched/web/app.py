@@ -2,6 +2,7 @@
 
 import json
 from contextlib import ExitStack, suppress
+from threading import Lock
 from typing import Any
 
 from flask import Flask, Response, g, request
@@ -11,7 +12,7 @@ from flask_openapi3.openapi import OpenAPI
 from jobsched import __version__
 from jobsched.clock import monotonic
 from jobsched.db.connection import converted
-from jobsched.errors import DatabaseError
+from jobsched.errors import DatabaseError, DatabaseUnavailable
 from jobsched.log import get_logger
 from jobsched.web import auth, errors
 from jobsched.web.api import dead_letters, executions, jobs, system
@@ -26,6 +27,10 @@ _DESCRIPTION = (
     "Times are RFC 3339, in answers UTC with milliseconds. Lists go from the newest id to the oldest; "
     "`nextCursor` leads to the next page."
 )
+
+
+CHECKOUT_SECONDS = 3.0
+"""How long a request waits for its turn to get a connection before it is answered 503."""
 
 
 def create_app(services: Services) -> Flask:
@@ -81,13 +86,22 @@ def _frame_requests(app: Flask) -> None:
 
 def _hold_connection(app: Flask, services: Services) -> None:
     """One checkout for all statements of a request. What is open to everyone does without."""
+    # The pool checks and opens connections one at a time, without a bound on who waits for that: when packets to
+    # the server vanish, the last of eight threads would be answered after minutes.
+    turn = Lock()
 
     def check_out() -> None:
-        if request.path not in auth.OPEN_PATHS:
-            auth.given_key()  # who has none takes no connection from those who have
-            g.connection = stack = ExitStack()
+        if request.path in auth.OPEN_PATHS:
+            return
+        auth.given_key()  # who has none takes no connection from those who have
+        g.connection = stack = ExitStack()
+        if not turn.acquire(timeout=CHECKOUT_SECONDS):
+            raise DatabaseUnavailable("No connection to the database could be had in time.")
+        try:
             with converted():
                 stack.enter_context(services.connection())
+        finally:
+            turn.release()
 
     def check_in(_error: BaseException | None) -> None:
         stack: ExitStack | None = g.pop("connection", None)

@@ -1,7 +1,7 @@
 """The API over a real database, for the tests of its routes. Only Redis is played."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +35,7 @@ class Api:
     wakes: list[None] = field(default_factory=list)
     redis_fault: str | None = None
     rq: dict[str, RqCounts] | None = field(default_factory=dict)
+    connection: Callable[[Any], Any] = lambda pool: pool.connection_context()
 
     def call(self, method: str, path: str, *, key: str | None = "admin", **options: Any) -> TestResponse:
         """One request; ``key`` is a role, a key, or None for no key."""
@@ -99,7 +100,7 @@ def opened(database_url: str) -> Iterator[Api]:
             wake=lambda: rig.wakes.append(None),
             rq_counts=lambda _queues: rig.rq,
             redis_fault=lambda: rig.redis_fault,
-            connection=pool.connection_context,
+            connection=lambda: rig.connection(pool),
         )
         rig.client = create_app(services).test_client()
         yield rig

@@ -1,6 +1,7 @@
 """What holds for every call: keys, roles, ids of requests, bodies, parameters, errors."""
 
 import io
+import threading
 from typing import Any
 
 import pytest
@@ -294,3 +295,27 @@ def test_without_the_database_the_api_answers_503_and_says_when_to_try_again(
     assert fresh_api.call("POST", "/api/v1/jobs", json=JOB).status_code == 201
     assert fresh_api.call("GET", "/ready", key=None).status_code == 200
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_when_connecting_hangs_the_others_are_not_kept_waiting(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobsched.web.app.CHECKOUT_SECONDS", 0.05)
+    hanging, go_on = threading.Event(), threading.Event()
+
+    def hang(pool: Any) -> Any:
+        hanging.set()
+        go_on.wait(10)
+        return pool.connection_context()
+
+    api.connection = hang
+    first: list[int] = []
+    thread = threading.Thread(target=lambda: first.append(api.call("GET", "/api/v1/jobs").status_code))
+    thread.start()
+    assert hanging.wait(5)
+    assert_problem(api.call("GET", "/api/v1/jobs"), 503)
+    assert_problem(api.call("GET", "/api/v1/jobs", key=None), 401)
+    assert api.call("GET", "/health", key=None).status_code == 200
+    go_on.set()
+    thread.join()
+    assert first == [200]

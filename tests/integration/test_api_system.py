@@ -2,8 +2,6 @@
 
 import re
 
-import pytest
-
 from jobsched.queue.broker import RqCounts
 from tests.integration.api_rig import JOB, Api, api, assert_problem, fresh_api
 
@@ -85,14 +83,12 @@ def test_another_schema_is_not_ready(fresh_api: Api) -> None:
     assert ready.get_json()["checks"]["schema"] != "ok"
 
 
-@pytest.mark.xfail(reason="db.connection.convert does not see through Peewee's errors yet", strict=False)
 def test_another_schema_is_503(fresh_api: Api) -> None:
     fresh_api.sql("ALTER TABLE job RENAME TO job_of_another_time")
     problem = assert_problem(fresh_api.call("GET", "/api/v1/jobs"), 503)
     assert problem["type"] == "urn:jobsched:error:schema_mismatch"
 
 
-@pytest.mark.xfail(reason="db.connection.convert does not see through Peewee's errors yet", strict=False)
 def test_a_read_only_database_still_answers_reads(fresh_api: Api) -> None:
     job = fresh_api.create()
     [(name,)] = fresh_api.sql("SELECT current_database()")
