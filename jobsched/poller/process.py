@@ -124,13 +124,13 @@ class Poller:
         self.dispatch = Dispatch(dispatching, broker, high_water, poll_interval)
         self._reconcile = Reconcile(reconciling, broker)
         self._heartbeat = Heartbeat(beating, self.dispatch)
-        loop = Service("dispatch", self.dispatch.run_once)
+        loop = _service("dispatch", self.dispatch.run_once)
         self._listener = Listener(url, loop.wake)
         self.services = [
-            Service("heartbeat", self._heartbeat.run_once),
-            Service("listen", self._listener.run_once),
+            _service("heartbeat", self._heartbeat.run_once),
+            _service("listen", self._listener.run_once),
             Service("housekeeping", Housekeeping(keeping, broker, history_days).run_once),
-            Service("reconcile", self._reconcile_once),
+            _service("reconcile", self._reconcile_once),
             loop,
         ]
 
@@ -146,6 +146,11 @@ class Poller:
     def _reconcile_once(self) -> float:
         self._reconcile.run_once()
         return RECONCILE_EVERY
+
+
+def _service(name: str, run_once: Callable[[], float]) -> Service:
+    """A service that is back within 2 s of the end of an outage."""
+    return Service(name, run_once, nap_on_error=0.5, longest_nap_on_error=2.0)
 
 
 def _listen(cursor: Cursor) -> None:

@@ -13,7 +13,6 @@ from jobsched.clock import monotonic
 from jobsched.errors import ConfigError, JobschedError
 from jobsched.runtime.signals import StopSignal
 
-_LONGEST_NAP_ON_ERROR = 30.0
 _STOP_SECONDS = 30.0
 _FIRST_LOOK_AGAIN = 0.1
 _LONGEST_LOOK_AGAIN = 1.0
@@ -22,14 +21,23 @@ _LONGEST_LOOK_AGAIN = 1.0
 class Service:
     """One background service.
 
-    ``nap_on_error`` is the pause after a failed round, in seconds; it doubles up to 30 s while rounds fail.
+    ``nap_on_error`` is the pause after a failed round, in seconds; it doubles up to ``longest_nap_on_error``
+    while rounds fail. What must be back at once after an outage keeps that short.
     """
 
-    def __init__(self, name: str, run_once: Callable[[], float], *, nap_on_error: float = 1.0) -> None:
+    def __init__(
+        self,
+        name: str,
+        run_once: Callable[[], float],
+        *,
+        nap_on_error: float = 1.0,
+        longest_nap_on_error: float = 30.0,
+    ) -> None:
         self.name = name
         self.last_error: BaseException | None = None
         self._run_once = run_once
         self._nap_on_error = nap_on_error
+        self._longest_nap_on_error = longest_nap_on_error
         self._stopping = threading.Event()
         self._wakened = threading.Event()
         self._lock = threading.Lock()
@@ -85,7 +93,7 @@ class Service:
                 nap = self._run_once()
             except Exception as error:
                 self.last_error = error
-                nap = min(self._nap_on_error * 2.0 ** min(failures, 20), _LONGEST_NAP_ON_ERROR)
+                nap = min(self._nap_on_error * 2.0 ** min(failures, 20), self._longest_nap_on_error)
                 failures += 1
                 _report(logger, error, nap)
                 # Only a stop ends this nap: wake-ups that pour in must not make a failing round spin.
