@@ -36,7 +36,8 @@ def main() -> None:
     parser.add_argument("--hanging", type=int, default=0)
     options = parser.parse_args()
     target = subprocess.Popen(
-        [sys.executable, "-m", "jobsched.testing.target", "--port", "0", "--no-record"], stdout=subprocess.PIPE
+        [sys.executable, "-m", "jobsched.testing.target", "--port", "0", "--no-record"],
+        stdout=subprocess.PIPE,
     )
     assert target.stdout is not None
     url = target.stdout.readline().decode().split()[-1].rstrip("/")
@@ -61,6 +62,7 @@ def measure(stand: Stand, url: str, options: argparse.Namespace) -> None:
     rows = link.execute(FILL, {"jobs": jobs, "count": len(jobs), "n": options.executions})
     broker.push([("default", row[0]) for row in rows])
     link.execute("ANALYZE")
+    before = link.execute("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")[0][0]
     worker = stand.start("worker", "worker", "--concurrency", str(options.concurrency))
     first = None
     done, marks = 0, []
@@ -76,12 +78,18 @@ def measure(stand: Stand, url: str, options: argparse.Namespace) -> None:
     stand.wait("SELECT count(*) FROM execution WHERE state <> 'running'", 0, 30)
     stand.wait(f"SELECT count(*) >= {options.executions} FROM execution_history", True, 60)
     cpu = cpu_seconds(worker.pid)
-    durations = [row[0] for row in link.execute("SELECT duration_ms FROM execution_history WHERE error_code IS NULL")]
+    durations = [
+        row[0] for row in link.execute("SELECT duration_ms FROM execution_history WHERE error_code IS NULL")
+    ]
+    commits = link.execute("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")[0][
+        0
+    ]
     twice = link.execute("SELECT count(*) FROM execution_history WHERE attempt > 1")[0][0]
     quantiles = statistics.quantiles(durations, n=100)
     print(
         f"{seen:.0f}/s at the target; {len(durations)} recorded, {twice} of them in more than one attempt; "
-        f"call p50 {quantiles[49]:.0f} ms p99 {quantiles[98]:.0f} ms; worker CPU {1e6 * cpu / done:.0f} µs a callback"
+        f"call p50 {quantiles[49]:.0f} ms p99 {quantiles[98]:.0f} ms; worker CPU {1e6 * cpu / done:.0f} µs a callback; "
+        f"{done / (commits - before):.1f} callbacks a commit"
     )
     link.close()
 

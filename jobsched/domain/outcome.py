@@ -63,7 +63,7 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Where the execution goes. ``delay_seconds`` counts from the attempt's end; ``spends`` a retry or not."""
+    """Where the execution goes; ``delay_seconds`` counts from the attempt's end."""
 
     state: Literal["succeeded", "failed", "retrying", "cancelled", "queued"]
     error_code: str | None = None
@@ -93,7 +93,7 @@ def judge(ending: Ending, policy: Policy, retry_count: int, now: datetime, sprea
 
 
 def _judge_interrupted(ending: Ending, policy: Policy) -> Verdict:
-    """The worker is stopping: what was not sent waits for another; what was sent is not counted against it."""
+    """The worker stops: what was not sent waits for another; what was sent spends no retry."""
     if not ending.sent:
         return Verdict("queued")
     if policy.at_most_once:
