@@ -21,12 +21,19 @@ def pool(database_url):
     ],
 )
 def test_errors_mean_the_same_through_a_link_and_through_peewee(link, pool, statement, error):
-    with pytest.raises(error), link.transaction() as cursor:
-        for part in statement.split("; "):
-            cursor.execute(part)
-    with pytest.raises(error), converted(), pool.atomic():
-        for part in statement.split("; "):
-            pool.execute_sql(part)
+    def through_the_link():
+        with link.transaction() as cursor:
+            for part in statement.split("; "):
+                cursor.execute(part)
+
+    def through_peewee():
+        with converted(), pool.atomic():
+            for part in statement.split("; "):
+                pool.execute_sql(part)
+
+    for way in (through_the_link, through_peewee):
+        with pytest.raises(error):
+            way()
 
 
 def test_a_link_connects_again_after_its_session_was_ended(link, database_url):
