@@ -9,12 +9,17 @@ JOBSCHED_POLL_INTERVAL anyway.
 import os
 import threading
 
-from jobsched.db.connection import Link
+import psycopg
+
+from jobsched.db.connection import Cursor, Link, convert
 from jobsched.errors import DatabaseError
 from jobsched.log import get_logger
 
 CHANNEL = "jobsched"
 """The channel that pollers LISTEN on. The payload is always empty: it says "look", not what."""
+
+LISTENING_ROUND = 1.0
+"""Seconds that one call of ``Listener.wait`` lasts at most, so that a stop is noticed."""
 
 SPACING = 0.005
 """Seconds between two notifications: what is written meanwhile shares the next one."""
@@ -87,3 +92,29 @@ class Notifier:
             self._stopping.wait(pause if failed else SPACING)
             pause = min(pause * 2, _RETRY_LAST) if failed else _RETRY_FIRST
         link.close()
+
+
+class Listener:
+    """Hears what Notifiers say. Belongs to one thread; connects when first used and again after it broke."""
+
+    def __init__(self, url: str, application: str) -> None:
+        self._link = Link(url, application, on_connect=_listen)
+
+    def wait(self) -> bool:
+        """Wait for a notification, a second at most; whether one came. Raises DatabaseUnavailable.
+
+        What is said while nobody listens is lost: whoever gets an error looks for himself.
+        """
+        try:
+            return any(True for _ in self._link.raw.notifies(timeout=LISTENING_ROUND, stop_after=1))
+        except psycopg.Error as error:
+            self._link.close()
+            raise convert(error) from error
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._link.close()
+
+
+def _listen(cursor: Cursor) -> None:
+    cursor.execute(f"LISTEN {CHANNEL}")

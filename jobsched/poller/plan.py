@@ -48,7 +48,7 @@ def make_plan(due: DueSchedule, now: datetime, waiting: int) -> Plan:
     """
     schedule = parse_schedule(due.schedule, due.timezone)
     gap = schedule.shortest_gap() if due.jitter_seconds else None
-    slots = _due_slots(due, schedule, gap, now)
+    slots, following = _due_slots(due, schedule, gap, now)
     decision = decide(due.misfire_policy, slots, now, due.misfire_grace_seconds + due.jitter_seconds)  # type: ignore[arg-type]
     run = decision.run
     if due.max_runs is not None:
@@ -69,7 +69,8 @@ def make_plan(due: DueSchedule, now: datetime, waiting: int) -> Plan:
         run = run[:keep]
     newest = slots.slots[-1]
     runs = due.runs + len(run)
-    following = _following(due, schedule, newest, runs)
+    if slots.count > 1 or runs != due.runs + 1:
+        following = _following(due, schedule, newest, runs)
     return Plan(
         queue=queue_name(due.pool, due.priority),
         run=tuple((slot, effective_time(slot, due.job_id, due.jitter_seconds, gap)) for slot in run),
@@ -84,18 +85,21 @@ def make_plan(due: DueSchedule, now: datetime, waiting: int) -> Plan:
     )
 
 
-def _due_slots(due: DueSchedule, schedule: Schedule, gap: timedelta | None, now: datetime) -> Due:
-    """The slots that are due at ``now``: nearly always the one that the schedule row names."""
+def _due_slots(
+    due: DueSchedule, schedule: Schedule, gap: timedelta | None, now: datetime
+) -> tuple[Due, datetime | None]:
+    """The slots that are due at ``now``, nearly always the one that the schedule row names, and the slot
+    that follows that one if it is run."""
     only = Due((due.next_slot,), 1)
     following = _following(due, schedule, due.next_slot, due.runs + 1)
     if following is None or effective_time(following, due.job_id, due.jitter_seconds, gap) > now:
-        return only
+        return only, following
     until = now if due.end_at is None else min(now, due.end_at)
     found = schedule.due_slots(due.next_slot - _JUST_BEFORE, until, due.anchor, DUE_LIMIT)
     if found.count and effective_time(found.slots[-1], due.job_id, due.jitter_seconds, gap) > now:
         # Its jitter is not over yet; being shorter than the gap, it can only be the newest.
         found = Due(found.slots[:-1], found.count - 1)
-    return found if found.count else only
+    return (found if found.count else only), following
 
 
 def _following(due: DueSchedule, schedule: Schedule, after: datetime, runs: int) -> datetime | None:

@@ -9,11 +9,10 @@ import socket
 import uuid
 from collections.abc import Callable
 
-import psycopg
-
 from jobsched.db import firing, workers
-from jobsched.db.connection import Cursor, Link, convert
-from jobsched.db.notify import CHANNEL
+from jobsched.db.connection import Link
+from jobsched.db.notify import Listener
+from jobsched.errors import DatabaseError
 from jobsched.log import get_logger
 from jobsched.poller.fire import Fire
 from jobsched.poller.housekeeping import Housekeeping
@@ -56,30 +55,6 @@ class Dispatch:
             return 0.0
         naps = [self._poll_interval, released.again_in, firing.next_due_in(self._link)]
         return max(0.0, min(nap for nap in naps if nap is not None))
-
-
-class Listener:
-    """Ends the dispatch loop's nap when somebody has written something that is due soon."""
-
-    def __init__(self, url: str, wake: Callable[[], None]) -> None:
-        self._link = Link(url, "poller-listen", on_connect=_listen)
-        self._wake = wake
-
-    def run_once(self) -> float:
-        """Wait for a notification, at most a second."""
-        connection = self._link.raw
-        try:
-            for _ in connection.notifies(timeout=1.0, stop_after=1):
-                self._wake()
-        except psycopg.Error as error:
-            self._link.close()
-            self._wake()  # what was said while nobody listened is found by looking
-            raise convert(error) from error
-        return 0.0
-
-    def close(self) -> None:
-        """Stop listening."""
-        self._link.close()
 
 
 class Heartbeat:
@@ -125,10 +100,11 @@ class Poller:
         self._reconcile = Reconcile(reconciling, broker)
         self._heartbeat = Heartbeat(beating, self.dispatch)
         loop = _service("dispatch", self.dispatch.run_once)
-        self._listener = Listener(url, loop.wake)
+        self._listener = Listener(url, "poller-listen")
+        self._wake = loop.wake
         self.services = [
             _service("heartbeat", self._heartbeat.run_once),
-            _service("listen", self._listener.run_once),
+            _service("listen", self._listen_once),
             Service("housekeeping", Housekeeping(keeping, broker, history_days).run_once),
             _service("reconcile", self._reconcile_once),
             loop,
@@ -143,6 +119,16 @@ class Poller:
             for link in self._links:
                 link.close()
 
+    def _listen_once(self) -> float:
+        try:
+            heard = self._listener.wait()
+        except DatabaseError:
+            self._wake()  # what was said while nobody listened is found by looking
+            raise
+        if heard:
+            self._wake()
+        return 0.0
+
     def _reconcile_once(self) -> float:
         self._reconcile.run_once()
         return RECONCILE_EVERY
@@ -151,7 +137,3 @@ class Poller:
 def _service(name: str, run_once: Callable[[], float]) -> Service:
     """A service that is back within 2 s of the end of an outage."""
     return Service(name, run_once, nap_on_error=0.5, longest_nap_on_error=2.0)
-
-
-def _listen(cursor: Cursor) -> None:
-    cursor.execute(f"LISTEN {CHANNEL}")

@@ -12,7 +12,7 @@ def make_job(link: Link, **fields: Any) -> int:
     """A job that is due now unless told otherwise: ``due`` is a SQL expression or None."""
     due = fields.pop("due", "clock_timestamp()")
     slot = fields.pop("slot", due)
-    anchor = fields.pop("anchor", "clock_timestamp() - interval '1 day'")
+    anchor = fields.pop("anchor", "clock_timestamp() - interval '1 day 10 minutes'")
     row = {
         "project_id": 1,
         "schedule": "@every 1h",

@@ -26,7 +26,7 @@ def drain(broker):
 
 
 def test_a_due_schedule_becomes_a_queued_execution_and_moves_on(link, broker):
-    job = make_job(link, schedule="@every 1h", anchor="clock_timestamp() - interval '1 hour'")
+    job = make_job(link, schedule="@every 1h")
     fired = Fire(link, broker, 100).run_once()
     assert (fired.executions, fired.skipped, fired.more) == (1, 0, False)
     [(execution, state, trigger, slot, due)] = link.execute(
