@@ -67,7 +67,7 @@ class Heartbeat:
 
     def run_once(self) -> float:
         """Beat once."""
-        if self._id is None or not workers.beat(self._link, self._id, lag_seconds=self._dispatch.lag):
+        if self._id is None or not self._beat(self._id):
             self._id = uuid.uuid4()
             host = socket.gethostname()
             workers.register(
@@ -80,7 +80,11 @@ class Heartbeat:
                 pools=(),
                 concurrency=0,
             )
+            self._beat(self._id)
         return BEAT_EVERY
+
+    def _beat(self, id: uuid.UUID) -> bool:
+        return workers.beat(self._link, id, lag_seconds=self._dispatch.lag)
 
     def leave(self) -> None:
         """Remove the row."""

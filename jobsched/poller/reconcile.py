@@ -112,7 +112,7 @@ class Reconcile:
                 instance.write_epoch(cursor, epoch)
         finally:
             self._link.execute("SELECT pg_advisory_unlock(%s)", (_REFILL_LOCK,))
-        if present is None or expected is not None:
+        if pushed:
             log.warning("redis_refilled", executions=pushed, reason="its epoch was missing or not ours")
         return pushed
 
