@@ -50,6 +50,24 @@ def read_only(record: JobRecord) -> dict[str, Any]:
     }
 
 
+# jsonb forgets the order of keys; people read these from top to bottom.
+_PHASES = ("dnsMs", "connectMs", "tlsMs", "firstByteMs", "totalMs")
+_ATTEMPT = (
+    "attempt",
+    "startedAt",
+    "finishedAt",
+    "responseStatus",
+    "errorCode",
+    "errorMessage",
+    "phases",
+    "worker",
+)
+
+
+def _ordered(value: Any, names: tuple[str, ...]) -> Any:
+    return value and {name: value.get(name) for name in names}
+
+
 def execution(record: ExecutionRecord) -> dict[str, Any]:
     """An execution with its attempts and the captured answer."""
     text, encoding = _body(record.response_body, record.response_truncated)
@@ -76,8 +94,10 @@ def execution(record: ExecutionRecord) -> dict[str, Any]:
         "errorCode": record.error_code,
         "errorMessage": record.error_message,
         "jobVersion": record.job_version,
-        "phases": record.phases,
-        "attempts": record.attempts,
+        "phases": _ordered(record.phases, _PHASES),
+        "attempts": [
+            _ordered(one, _ATTEMPT) | {"phases": _ordered(one["phases"], _PHASES)} for one in record.attempts
+        ],
         "skippedCount": record.skipped_count,
         "redriveOf": record.redrive_of,
     }
