@@ -98,10 +98,11 @@ class Flight:
         self._refused: str | None = None
         self._trouble: str | None = None
 
-    def arm(self, target: TargetUrl, pin: list[str] | None, now: float) -> None:
+    def arm(self, target: TargetUrl, pin: list[str] | None, now: float, *, fresh: bool = False) -> None:
         """Set the handle up for this hop; the name lookup, if any, ended at ``now``.
 
-        ``pin`` is libcurl's RESOLVE. Raises ValueError (UnicodeError, pycurl.error) for what cannot be sent.
+        ``pin`` is libcurl's RESOLVE; ``fresh`` asks for a new connection. Raises ValueError (UnicodeError,
+        pycurl.error) for what cannot be sent.
         """
         self.target = target
         if self.waiting_since is not None:
@@ -119,7 +120,7 @@ class Flight:
         set_option(pycurl.HEADERFUNCTION, self._lines.append)
         set_option(pycurl.TIMEOUT_MS, left)
         set_option(pycurl.CONNECTTIMEOUT_MS, min(left, max(1, round(call.connect_timeout_seconds * 1000))))
-        set_option(pycurl.FRESH_CONNECT, call.fresh_connection or not request.body)
+        set_option(pycurl.FRESH_CONNECT, fresh or call.fresh_connection or not request.body)
         if pin is not None:
             set_option(pycurl.RESOLVE, pin)
         if request.method == "HEAD":

@@ -30,6 +30,9 @@ from jobsched.domain.targets import TargetUrl, parse_url
 
 _REMEMBERED_PINS = 10_000
 
+# Until libcurl has dropped a connection for its age (flight._MAX_IDLE_SECONDS, counted in whole seconds).
+_DISTRUST_SECONDS = 2.0
+
 # Where distributions keep the certificates that an operator adds to; certifi is the last resort.
 _CA_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 
@@ -71,6 +74,7 @@ class Transport:
         self._waiting: list[tuple[float, int, int]] = []
         self._resolved: deque[tuple[Flight, int, Answer]] = deque()
         self._pins: dict[tuple[str, int], tuple[Addresses, list[str] | str]] = {}
+        self._distrusted: dict[tuple[str, int], float] = {}
         self._timer_due = inf
         self._waker = Waker()
         self._watch = best_watch()
@@ -193,7 +197,7 @@ class Transport:
             self._end(flight, flight.timed_out(flight.redirects > 0, now))
             return
         try:
-            flight.arm(target, pin, now)
+            flight.arm(target, pin, now, fresh=self._distrusts(target, now))
         except (ValueError, pycurl.error):
             # The API refuses such jobs; a row that got past it must not hold up the others.
             message = "The request cannot be built: a header or the URL has characters that cannot be sent."
@@ -258,11 +262,30 @@ class Transport:
         now = monotonic()
         result = flight.land(number, detail, now)
         if result is not None:
+            if number == 0 and result.error_code == "protocol_error":
+                self._distrust(flight, now)
             self._end(flight, result)
             return
         self._detach(flight)
         flight.enter_hop(now)
         self._approach(flight, now)
+
+    def _distrust(self, flight: Flight, now: float) -> None:
+        """The answer is broken, but libcurl found it good, and keeps a connection that is closed already.
+
+        It would give it to the next call to this target, which would fail for what another one did.
+        """
+        assert flight.target is not None
+        if len(self._distrusted) >= _REMEMBERED_PINS:
+            self._distrusted.clear()
+        self._distrusted[flight.target.host, flight.target.port] = now + _DISTRUST_SECONDS
+
+    def _distrusts(self, target: TargetUrl, now: float) -> bool:
+        until = self._distrusted.get((target.host, target.port)) if self._distrusted else None
+        if until is not None and now >= until:
+            del self._distrusted[target.host, target.port]
+            until = None
+        return until is not None
 
     def _end(self, flight: Flight, result: Result) -> None:
         self._detach(flight)
