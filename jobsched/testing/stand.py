@@ -1,5 +1,6 @@
 """A whole installation in a temporary folder, for acceptance tests and benches: real servers, real processes."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -7,12 +8,16 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from jobsched.config import child_environment
+from jobsched.client import Client
+from jobsched.config import child_environment, generate_secret
 from jobsched.db.connection import Link
+from jobsched.embedded import ports
 from jobsched.embedded.account import choose
 from jobsched.embedded.postgres import Postgres
 from jobsched.embedded.valkey import Valkey
@@ -29,27 +34,38 @@ class Stand:
 
     def __init__(self, **settings: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="jobsched-stand-"))
-        self.settings = SETTINGS | settings
+        self.key = generate_secret()
+        self.settings = SETTINGS | {"JOBSCHED_ADMIN_KEY": self.key} | settings
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         account = choose(self.folder)
         self.postgres = Postgres(self.folder, account)
         self.valkey = Valkey(self.folder, account)
-        self.database_url = self.redis_url = ""
+        self.database_url = self.redis_url = self.url = ""
+        self._clients: list[Client] = []
 
     def __enter__(self) -> Self:
         for name in ("log", "run"):
             (self.folder / name).mkdir(exist_ok=True)
-        self.database_url = self.postgres.start()
-        self.redis_url = self.valkey.start()
-        self.run("migrate")
+        try:
+            self.database_url = self.postgres.start()
+            self.redis_url = self.valkey.start()
+            self.run("migrate")
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for process in self.processes.values():
-            process.kill()
-            process.wait()
+        self.close()
+
+    def close(self) -> None:
+        """End everything and remove the folder."""
+        for client in self._clients:
+            client.close()
+        for name in list(self.processes):
+            self.stop(name, signal.SIGKILL)
         self.valkey.kill()
         self.postgres.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -84,11 +100,45 @@ class Stand:
         self.processes[name] = process
         return process
 
+    def start_api(self, *, within: float = 30.0) -> str:
+        """Start the API as ``api`` on a free port and wait until it is ready. Sets and returns ``url``."""
+        port = ports.free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        process = self.start("api", "api", "--host", "127.0.0.1", "--port", str(port))
+        end = time.monotonic() + within
+        while not _answers(f"{self.url}/ready"):
+            assert process.poll() is None, self.log_of("api")
+            assert time.monotonic() < end, f"the API is not ready after {within:g} s: {self.log_of('api')}"
+            time.sleep(0.05)
+        return self.url
+
+    def client(self) -> Client:
+        """A client of the API with the rights of an administrator; closed with the stand."""
+        client = Client(self.url, self.key)
+        self._clients.append(client)
+        return client
+
+    def send(self, name: str, number: int) -> None:
+        """Send a signal to a process and go on."""
+        os.kill(self.processes[name].pid, number)
+
+    def wait_for_end(self, name: str, timeout: float = 40.0) -> int:
+        """Wait until a process has ended; returns its exit code."""
+        code = self.processes[name].wait(timeout)
+        del self.processes[name]
+        return code
+
     def stop(self, name: str, number: int = signal.SIGTERM, timeout: float = 40.0) -> int:
-        """Signal a process and wait for its end; returns its exit code."""
-        process = self.processes.pop(name)
-        os.kill(process.pid, number)
-        return process.wait(timeout)
+        """Signal a process and wait for its end; returns its exit code.
+
+        A SIGKILL goes to the whole group, for the API's serving process does not end with its arbiter.
+        """
+        if number != signal.SIGKILL:
+            self.send(name, number)
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.processes[name].pid, number)
+        return self.wait_for_end(name, timeout)
 
     def log_path(self, name: str) -> Path:
         """Where a process's output goes."""
@@ -120,3 +170,11 @@ class Stand:
                 time.sleep(0.05)
         finally:
             link.close()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
