@@ -229,6 +229,8 @@ class Connection(asyncio.Protocol):
             piece = _PIECE[: self._left_to_send]
             self._left_to_send -= len(piece)
             self._transport.write(piece)
+            if self._transport.is_closing():
+                return  # it buffers nothing any more, and the loop would run through the whole size
         if not self._left_to_send:
             self._done()
 
