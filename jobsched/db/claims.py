@@ -20,7 +20,7 @@ from jobsched.errors import DatabaseRefused
 T = TypeVar("T")
 
 #: Seconds that a worker may need beyond a call's timeout to record it. A row past its deadline is taken for
-#: lost even though its worker lives, so this must outlast an outage of the database (failures.md D1).
+#: lost even though its worker lives, so this must outlast an outage of the database.
 RECORDING_MARGIN = 120.0
 
 

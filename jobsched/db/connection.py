@@ -21,7 +21,7 @@ from jobsched.errors import DatabaseError, DatabaseRefused, DatabaseUnavailable,
 Row = tuple[Any, ...]
 Cursor = psycopg.Cursor[Row]
 
-# A half-open connection is noticed within about 10 s (failures.md R6 for Redis, the same for Postgres).
+# A half-open connection is noticed within about 10 s.
 _NETWORK = {
     "connect_timeout": 5,
     "keepalives": 1,

@@ -79,9 +79,11 @@ class Advance:
     runs: int
 
 
+# statement_timestamp(), not clock_timestamp(): a volatile function is no index condition, and the scan would
+# go on through all that is due in the future.
 _LOCK_DUE = """
 SELECT job_id, next_slot, next_execution_time, last_slot, anchor, runs FROM job_schedule
-WHERE next_execution_time <= clock_timestamp()
+WHERE next_execution_time <= statement_timestamp()
 ORDER BY next_execution_time LIMIT %s FOR UPDATE SKIP LOCKED
 """
 
@@ -137,19 +139,18 @@ WITH RECURSIVE q AS (
 """
 
 # By priority, then by due time: a walk down the index for each priority that a band can hold, so that
-# neither rows due later nor a backlog of lower priority is ever read.
+# neither rows due later nor a backlog of lower priority is ever read. ARRAY(…) is computed once, whatever the
+# planner believes about the table.
 _RELEASE = """
 UPDATE execution e SET state = 'queued', queued_at = clock_timestamp()
-FROM (
+WHERE e.state IN ('pending', 'retrying') AND e.id = ANY(ARRAY(
     SELECT w.id FROM generate_series(10, 0, -1) AS p(priority), LATERAL (
         SELECT id FROM execution
         WHERE queue = %(queue)s AND state IN ('pending', 'retrying') AND priority = p.priority
-          AND due_at <= clock_timestamp()
+          AND due_at <= statement_timestamp()
         ORDER BY due_at LIMIT %(room)s FOR UPDATE SKIP LOCKED
-    ) AS w LIMIT %(room)s
-) AS due
-WHERE e.id = due.id AND e.state IN ('pending', 'retrying')
-RETURNING e.id
+    ) AS w LIMIT %(room)s))
+RETURNING e.id, -e.priority, e.due_at
 """
 
 _NEXT_DUE = """
@@ -240,7 +241,8 @@ def waiting_queues(link: Link) -> list[str]:
 
 def release(link: Link, queue: str, room: int) -> list[int]:
     """Move up to ``room`` due executions of one queue to queued, by priority and due time."""
-    return [row[0] for row in link.execute(_RELEASE, {"queue": queue, "room": room})]
+    rows = link.execute(_RELEASE, {"queue": queue, "room": room})
+    return [execution for execution, _rank, _due_at in sorted(rows, key=lambda row: row[1:])]
 
 
 def next_due_in(link: Link) -> float | None:

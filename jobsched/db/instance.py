@@ -2,7 +2,7 @@
 
 Its incarnation is part of every callback's idempotency key. After an asynchronous failover or a restore,
 Postgres gives out ids again that were used before; a target that drops keys it knows must not drop that new
-work, so the incarnation is made anew whenever Postgres' timeline has changed (docs/contract: Executions).
+work, so the incarnation is made anew whenever Postgres' timeline has changed.
 """
 
 import secrets

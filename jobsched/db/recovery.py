@@ -115,17 +115,18 @@ WITH RECURSIVE q AS (
 """
 
 # Lists are first in, first out by queued_at: a row much older than the head of its list is no longer in it.
-_REQUEUE_LOST = f"""
+_LOST_BEFORE = f"""
+SELECT COALESCE((SELECT queued_at FROM execution WHERE id = %s AND state = 'queued'), clock_timestamp())
+    - make_interval(secs => {LOST_AFTER})
+"""
+
+# ARRAY(…) is computed once, whatever the planner believes about the table.
+_REQUEUE_LOST = """
 UPDATE execution e SET queued_at = clock_timestamp()
-FROM (
+WHERE e.state = 'queued' AND e.id = ANY(ARRAY(
     SELECT id FROM execution
-    WHERE state = 'queued' AND queue = %(queue)s
-      AND queued_at < COALESCE(
-            (SELECT h.queued_at FROM execution h WHERE h.id = %(head)s AND h.state = 'queued'),
-            clock_timestamp()) - make_interval(secs => {LOST_AFTER})
-    ORDER BY queued_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-) AS lost
-WHERE e.id = lost.id AND e.state = 'queued'
+    WHERE state = 'queued' AND queue = %(queue)s AND queued_at < %(before)s
+    ORDER BY queued_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
 RETURNING e.id
 """
 
@@ -158,7 +159,8 @@ def requeue_lost(link: Link, queue: str, head: int | None, limit: int = 1000) ->
 
     ``head`` is the id at the head of the queue's list, None if the list is empty.
     """
-    rows = link.execute(_REQUEUE_LOST, {"queue": queue, "head": head, "limit": limit})
+    before = link.execute(_LOST_BEFORE, (head,))[0][0]
+    rows = link.execute(_REQUEUE_LOST, {"queue": queue, "before": before, "limit": limit})
     return sorted(row[0] for row in rows)
 
 
