@@ -2,17 +2,14 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from jobsched.cli.connection import json_option
 from jobsched.cli.errors import NOT_FOUND, say
+from jobsched.cli.local import settings_or_local
 from jobsched.cli.output import Column, moment, print_json, print_table
-
-if TYPE_CHECKING:
-    from jobsched.config import Settings
 
 _COLUMNS = (
     Column("ID", number=True),
@@ -26,7 +23,7 @@ _COLUMNS = (
 
 @click.group(short_help="Make, list and revoke API keys.")
 def keys() -> None:
-    """Make, list and revoke API keys, in the database that DATABASE_URL names."""
+    """Make, list and revoke API keys, in the database that DATABASE_URL names, or a local `jobsched up` runs."""
 
 
 @keys.command()
@@ -37,7 +34,7 @@ def create(name: str, role: str, as_json: bool) -> None:
     """Make a key. It is shown once, alone on standard output, and cannot be shown again."""
     from jobsched import wiring
 
-    id, key = wiring.keys_create(_settings(), name, role)
+    id, key = wiring.keys_create(settings_or_local(), name, role)
     if as_json:
         print_json({"id": id, "name": name, "role": role, "key": key})
         return
@@ -52,7 +49,7 @@ def list_(as_json: bool) -> None:
     """List keys; the keys themselves are not stored."""
     from jobsched import wiring
 
-    found = [_as_the_api_would(key) for key in wiring.keys_list(_settings())]
+    found = [_as_the_api_would(key) for key in wiring.keys_list(settings_or_local())]
     if as_json:
         print_json({"items": found, "nextCursor": None})
         return
@@ -74,7 +71,7 @@ def revoke(id: int) -> int:
     """Revoke a key; whoever uses it is refused from now on."""
     from jobsched import wiring
 
-    if not wiring.keys_revoke(_settings(), id):
+    if not wiring.keys_revoke(settings_or_local(), id):
         say(f"There is no key {id}, or it is revoked already.")
         return NOT_FOUND
     click.echo(f"Revoked key {id}.")
@@ -90,21 +87,3 @@ def _as_the_api_would(record: Mapping[str, Any]) -> dict[str, Any]:
         camel(name): rfc3339(value) if isinstance(value, datetime) else value
         for name, value in record.items()
     }
-
-
-def _settings() -> "Settings":
-    """The settings; without DATABASE_URL, the database of a `jobsched up` that runs on this machine."""
-    from jobsched.config import default_data_dir, load_settings
-
-    settings = load_settings()
-    if settings.database_url is not None:
-        return settings
-    return load_settings(database_url=_local_database(settings.data_dir or default_data_dir()))
-
-
-def _local_database(data_dir: Path) -> str | None:
-    """What ``jobsched up`` wrote about its database, or None: then the settings say what is missing."""
-    try:
-        return (data_dir / "database-url").read_text(encoding="utf-8").strip() or None
-    except (OSError, UnicodeDecodeError):
-        return None

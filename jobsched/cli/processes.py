@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobsched.cli.local import settings_or_local
+
 if TYPE_CHECKING:
     from jobsched.config import Settings
 
@@ -85,7 +87,7 @@ def migrate() -> int:
 @click.command()
 def doctor() -> int:
     """Check settings, servers and schema, and say what is wrong."""
-    settings = _settings()
+    settings = settings_or_local()
     from jobsched import wiring
 
     return wiring.run_doctor(settings)
