@@ -265,7 +265,8 @@ class _Up:
             self._supervisor.stop(self._settings.shutdown_grace)
         for server in self._servers:
             server.stop()
-        say("stopped")
+        if not self._stop.forced:
+            say("stopped")
 
     def _stop_hard(self) -> None:
         """The second signal: nothing waits. What is lost are calls in flight, which are sent again."""

@@ -36,6 +36,7 @@ class StopSignal:
         self._on_force = on_force
         self._first: float | None = None
         self._flag = False
+        self._forced = False
         self._previous: dict[int, Any] = {}
         self._wakeup: tuple[int, int] | None = None
 
@@ -43,6 +44,11 @@ class StopSignal:
     def requested(self) -> bool:
         """Whether a stop was asked for."""
         return self._flag or self.event.is_set()
+
+    @property
+    def forced(self) -> bool:
+        """Whether a later second signal has come: the process is about to end."""
+        return self._forced
 
     def install(self, numbers: Sequence[signal.Signals] = STOP_SIGNALS) -> None:
         """Take over these signals; to be called once, in the main thread. An ignored SIGHUP stays ignored."""
@@ -59,7 +65,13 @@ class StopSignal:
             self._previous[number] = signal.signal(number, self._handle)
 
     def uninstall(self) -> None:
-        """Give the signals back to who had them before."""
+        """Give the signals back to who had them before.
+
+        Does not return once a second signal has come: what it kills looks to the main thread like an
+        orderly end, and the exit code must still be 130.
+        """
+        if self._forced:
+            threading.Event().wait()
         for number, previous in self._previous.items():
             signal.signal(number, previous)
         self._previous.clear()
@@ -91,6 +103,7 @@ class StopSignal:
         if self._first is None:
             self._first = now
         elif now - self._first >= TOGETHER_SECONDS:
+            self._forced = True
             try:
                 if self._on_force is not None:
                     self._on_force()
