@@ -70,6 +70,8 @@ def session_options(application: str, statement_timeout: float) -> dict[str, Any
     return {
         **_NETWORK,
         "application_name": f"jobsched-{application}",
+        # A cluster made under LC_ALL=C is SQL_ASCII, and its text would arrive as bytes.
+        "client_encoding": "utf8",
         "options": (
             f"-c timezone=UTC -c statement_timeout={milliseconds} "
             "-c idle_in_transaction_session_timeout=10000 -c client_min_messages=warning -c jit=off"

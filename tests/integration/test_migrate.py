@@ -6,7 +6,7 @@ import pytest
 from jobsched.db import retention
 from jobsched.db.connection import Link
 from jobsched.db.instance import current_incarnation
-from jobsched.db.migrate import check_schema, expected, migrate
+from jobsched.db.migrate import check_schema, expected, migrate, migrations_directory
 from jobsched.errors import SchemaMismatch
 from tests.conftest import with_database
 
@@ -34,6 +34,31 @@ def test_two_migrations_at_once_apply_everything_once(empty_database_url):
     with link.transaction() as cursor:
         check_schema(cursor)
         assert len(current_incarnation(cursor)) == 6
+    link.close()
+
+
+def test_a_database_without_an_encoding_is_migrated_like_any_other(postgres_url):
+    name = "ascii_database"
+    with psycopg.connect(postgres_url, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+        url = with_database(postgres_url, name)
+        assert migrate(url, 30) == expected()
+        assert migrate(url, 30) == []
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(fresh_database_url, tmp_path, monkeypatch):
+    for path in migrations_directory().glob("0*.py"):
+        (tmp_path / path.name).write_text(path.read_text())
+    (tmp_path / "9999_broken.py").write_text(
+        "def up(migrator, db):\n    db.execute_sql('CREATE TABLE half (n int)')\n    raise ValueError('broken')\n"
+    )
+    monkeypatch.setattr("jobsched.db.migrate.migrations_directory", lambda: tmp_path)
+    with pytest.raises(ValueError, match="broken"):
+        migrate(fresh_database_url, 30)
+    link = Link(fresh_database_url, "test")
+    assert link.execute("SELECT to_regclass('half')") == [(None,)]
+    assert link.execute("SELECT count(*) FROM schema_migration WHERE name LIKE '9999%'") == [(0,)]
     link.close()
 
 
