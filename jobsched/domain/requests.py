@@ -10,6 +10,7 @@ from pydantic.config import JsonDict
 from jobsched.domain.instants import read_instant
 from jobsched.domain.json_text import compact
 from jobsched.domain.spec_fields import MAX_PAYLOAD_BYTES
+from jobsched.domain.spec_rules import method_faults
 from jobsched.domain.validation import Input, read
 from jobsched.errors import Fault, InvalidInput
 
@@ -83,7 +84,7 @@ class RedriveIn(DiscardIn):
     """Either `ids` or `filter`, and how."""
 
     rate_per_second: float | None = Field(
-        None, gt=0, le=1_000_000, description="Spreads the executions; by default all are due at once."
+        None, ge=0.001, le=1_000_000, description="Spreads the executions; by default all are due at once."
     )
     payload: Any = Field(None, description="Sent instead of what was sent; only for a single id.")
 
@@ -111,6 +112,12 @@ def parse_redrive(body: object) -> RedriveRequest:
 def parse_discard(body: object) -> Selector:
     """What a discard asks for. Raises InvalidInput; an empty selector is a fault, never everything."""
     return _selector(read(DiscardIn, body))
+
+
+def check_payload(payload: Any, method: str) -> None:
+    """Refuse a payload of ``parse_run`` or ``parse_redrive`` that the job's method cannot carry: InvalidInput."""
+    if payload is not JOBS_PAYLOAD and (faults := list(method_faults(payload, method))):
+        raise InvalidInput(faults)
 
 
 def _payload(given: RunIn | RedriveIn) -> Any:

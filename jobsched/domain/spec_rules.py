@@ -23,14 +23,19 @@ def is_secret(name: str, secret_headers: list[str] | tuple[str, ...]) -> bool:
 
 
 def payload_faults(job: JobCreate) -> Iterator[Fault]:
-    """A payload has its size and needs a method that carries a body."""
+    """A payload has its size, and a method that carries a body."""
     if job.payload is None:
         return
-    if job.method in _WITHOUT_BODY:
-        yield Fault("/payload", f"cannot be sent with {job.method}; use another method or leave it out")
+    yield from method_faults(job.payload, job.method)
     size = len(compact(job.payload).encode())
     if size > MAX_PAYLOAD_BYTES:
         yield Fault("/payload", f"has {size} bytes as JSON; at most {MAX_PAYLOAD_BYTES} are allowed")
+
+
+def method_faults(payload: object, method: str) -> Iterator[Fault]:
+    """A payload needs a method that carries a body."""
+    if payload is not None and method in _WITHOUT_BODY:
+        yield Fault("/payload", f"cannot be sent with {method}; use another method or leave it out")
 
 
 def header_faults(headers: Mapping[str, str]) -> Iterator[Fault]:

@@ -122,7 +122,7 @@ def _serve_document(app: OpenAPI) -> None:
 
     def openapi_json() -> Response:
         if "json" not in cached:
-            cached["json"] = json.dumps(document(), ensure_ascii=False).encode()
+            cached["json"] = f"{json.dumps(document(), ensure_ascii=False)}\n".encode()
         return Response(cached["json"], content_type="application/json")
 
     def docs() -> Response:

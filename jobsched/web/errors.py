@@ -111,7 +111,7 @@ def problem_response(
     """The answer that carries a problem document."""
     problem = document(status, code, detail, request_id=request_id(), faults=faults)
     # ASCII only: a detail may quote what the caller sent, lone surrogates and all.
-    return Response(json.dumps(problem), status=status, headers=headers, content_type=PROBLEM_JSON)
+    return Response(json.dumps(problem) + "\n", status=status, headers=headers, content_type=PROBLEM_JSON)
 
 
 def register(app: Flask) -> None:

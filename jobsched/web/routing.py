@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from flask import Response
+from flask_openapi3.models.header import Header
+from flask_openapi3.models.operation import Operation
+from flask_openapi3.models.reference import Reference
 from flask_openapi3.models.tag import Tag
 from flask_openapi3.openapi import OpenAPI
 from pydantic import BaseModel, Field
@@ -24,6 +27,19 @@ View = Callable[..., Response]
 BEARER: Final = "bearer"
 
 _REF = "#/components/schemas/"
+_HEADERS: Final[Mapping[str, tuple[str, str]]] = {
+    "X-Request-Id": ("string", "The caller's own where it was sane, else a new one."),
+    "ETag": ("string", "The job's version in quotes, for `If-Match`."),
+    "Location": ("string", "The path of what was made."),
+    "WWW-Authenticate": ("string", "`Bearer`."),
+    "Retry-After": ("integer", "Seconds to wait before trying again."),
+    "Allow": ("string", "Of a 405: the methods that there are."),
+}
+_FAULT_HEADERS: Final[Mapping[str, str]] = {
+    "401": "WWW-Authenticate",
+    "503": "Retry-After",
+    "default": "Allow",
+}
 _FAULTS: Final[Mapping[int, str]] = {
     400: "The body is not JSON.",
     401: "No key, or one that is not known.",
@@ -57,6 +73,10 @@ class Api:
 
     def __init__(self, app: OpenAPI) -> None:
         self.app = app
+        app.components.headers = {
+            name: Header.model_validate({"description": text, "schema": {"type": kind}})
+            for name, (kind, text) in _HEADERS.items()
+        }
         self.roles: dict[str, Role] = {}
 
     def route(
@@ -73,12 +93,14 @@ class Api:
         faults: tuple[int, ...] = (),
         any_query: bool = False,
         if_match: bool = False,
+        headers: tuple[str, ...] = (),
     ) -> Callable[[View], View]:
         """Declare the decorated view. ``role`` None: open to everyone.
 
         The view gets the path's ``id``, and ``query`` where the call takes parameters; it reads the body by
         itself. ``body`` is what the document says of it; ``faults`` are statuses beyond those that every
-        call of its kind can answer. The view's docstring becomes the document's text.
+        call of its kind can answer; ``headers`` come with ``answers``. The view's docstring becomes the
+        document's text.
         """
 
         def declare(view: View) -> View:
@@ -119,8 +141,10 @@ class Api:
                 openapi_extensions={"x-required-role": role} if role is not None else None,
                 endpoint=view.__name__,
             )(handler)
+            operation = _operation(self.app, rule, method)
+            _describe_headers(operation, {str(status): headers for status in answers})
             if body is not None:
-                _describe_body(self.app, rule, method, optional=body_optional)
+                _describe_body(operation, method, optional=body_optional)
             return view
 
         return declare
@@ -146,9 +170,23 @@ def _responses(answers: Mapping[int, type[BaseModel] | None], faults: list[int])
     return responses
 
 
-def _describe_body(app: OpenAPI, rule: str, method: str, *, optional: bool) -> None:
+def _operation(app: OpenAPI, rule: str, method: str) -> Operation:
     path = app.paths[rule.replace("<int64:", "{").replace(">", "}")]
-    request_body = getattr(path, method.lower()).requestBody
+    operation: Operation = getattr(path, method.lower())
+    return operation
+
+
+def _describe_headers(operation: Operation, own: Mapping[str, tuple[str, ...]]) -> None:
+    for status, response in (operation.responses or {}).items():
+        of_fault = (_FAULT_HEADERS[status],) if status in _FAULT_HEADERS else ()
+        response.headers = {
+            name: Reference.model_validate({"$ref": f"#/components/headers/{name}"})
+            for name in ("X-Request-Id", *own.get(status, ()), *of_fault)
+        }
+
+
+def _describe_body(operation: Operation, method: str, *, optional: bool) -> None:
+    request_body: Any = operation.requestBody
     request_body.required = not optional
     if method == "PATCH":
         request_body.content[MERGE_PATCH] = request_body.content[JSON]

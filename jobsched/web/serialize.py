@@ -19,9 +19,9 @@ T = TypeVar("T")
 
 
 def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """``value`` as a JSON response."""
+    """``value`` as a JSON response, with a line end, so that a terminal's prompt does not stick to it."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return Response(text.encode(), status=status, headers=headers, content_type="application/json")
+    return Response(f"{text}\n".encode(), status=status, headers=headers, content_type="application/json")
 
 
 def page(kind: List, found: Page[T], show: Callable[[T], dict[str, Any]]) -> Response:

@@ -183,7 +183,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         else:
             self.log.debug("Invalid request: %s", exc)
             detail = f"This is not an HTTP request that is understood: {type(exc).__name__}."
-        body = json.dumps(document(status, code, detail, request_id=request_id))
+        body = json.dumps(document(status, code, detail, request_id=request_id)) + "\n"
         head = (
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nConnection: close\r\n"
             f"Content-Type: {PROBLEM_JSON}\r\nContent-Length: {len(body)}\r\nX-Request-Id: {request_id}\r\n\r\n"

@@ -146,6 +146,18 @@ def test_a_redrive_is_followed_to_its_end(api: Api) -> None:
     assert len(api.wakes) == 2
 
 
+def test_a_redrive_takes_no_payload_where_the_method_carries_none(api: Api) -> None:
+    job = api.create(method="HEAD")["id"]
+    id = dead(api, job)
+    body = {"ids": [id], "payload": {"a": 1}}
+    problem = assert_problem(api.call("POST", "/api/v1/dead-letters/redrive", json=body), 422)
+    assert [fault["pointer"] for fault in problem["errors"]] == ["/payload"]
+    api.call("DELETE", f"/api/v1/jobs/{job}")
+    assert_problem(api.call("POST", "/api/v1/dead-letters/redrive", json=body), 409)
+    gone = api.call("POST", "/api/v1/dead-letters/redrive", json={**body, "ids": [id + 1]})
+    assert gone.get_json()["matched"] == 0
+
+
 def test_an_empty_selector_never_means_all(api: Api) -> None:
     dead(api, api.create()["id"])
     for call in ("redrive", "discard"):

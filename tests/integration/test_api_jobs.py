@@ -171,6 +171,13 @@ def test_a_run_takes_a_payload_and_nothing_else(api: Api) -> None:
     assert api.sql("SELECT count(*) FROM execution") == [(0,)]
 
 
+def test_a_run_takes_no_payload_where_the_method_carries_none(api: Api) -> None:
+    path = f"/api/v1/jobs/{api.create(method='GET')['id']}/run"
+    problem = assert_problem(api.call("POST", path, json={"payload": {"a": 1}}), 422)
+    assert [fault["pointer"] for fault in problem["errors"]] == ["/payload"]
+    assert api.call("POST", path, json={"payload": None}).status_code == 202
+
+
 def test_lists_go_from_new_to_old_and_page_without_gaps(api: Api) -> None:
     ids = [api.create()["id"] for _ in range(5)]
     first = api.call("GET", "/api/v1/jobs?limit=2").get_json()

@@ -122,6 +122,38 @@ def test_the_document_is_openapi_3_1_and_describes_everything(api: Api) -> None:
         assert all(field.get("description") for field in fields.values())
 
 
+def test_the_document_names_the_headers_of_answers(api: Api) -> None:
+    spec = api.call("GET", "/openapi.json", key=None).get_json()
+    described = set(spec["components"]["headers"])
+    job = api.create()["id"]
+    for method, path, concrete in (
+        ("POST", "/api/v1/jobs", "/api/v1/jobs"),
+        ("GET", "/api/v1/jobs/{id}", f"/api/v1/jobs/{job}"),
+        ("PATCH", "/api/v1/jobs/{id}", f"/api/v1/jobs/{job}"),
+        ("PUT", "/api/v1/jobs/{id}", f"/api/v1/jobs/{job}"),
+        ("POST", "/api/v1/jobs/{id}/pause", f"/api/v1/jobs/{job}/pause"),
+        ("POST", "/api/v1/jobs/{id}/resume", f"/api/v1/jobs/{job}/resume"),
+        ("POST", "/api/v1/jobs/{id}/run", f"/api/v1/jobs/{job}/run"),
+        ("POST", "/api/v1/dead-letters/redrive", "/api/v1/dead-letters/redrive"),
+        ("GET", "/api/v1/executions", "/api/v1/executions"),
+        ("DELETE", "/api/v1/jobs/{id}", f"/api/v1/jobs/{job}"),
+        ("GET", "/health", "/health"),
+    ):
+        body = {"filter": {"all": True}} if path.endswith("redrive") else JOB
+        sends_body = method in ("PUT", "PATCH") or path in ("/api/v1/jobs", "/api/v1/dead-letters/redrive")
+        options = {"json": body} if sends_body and method != "GET" else {}
+        responses = spec["paths"][path][method.lower()]["responses"]
+        for key in ("admin", None):
+            answer = api.call(method, concrete, key=key, **options)
+            documented = set(responses[str(answer.status_code)].get("headers", {}))
+            assert documented == described & set(answer.headers.keys()), (method, path, answer.status_code)
+
+
+def test_json_answers_end_their_line(api: Api) -> None:
+    for path in ("/health", "/openapi.json", "/api/v1/jobs", "/nowhere"):
+        assert api.call("GET", path).data.endswith(b"}\n")
+
+
 def test_the_page_for_people_asks_no_other_host_and_runs_no_script(api: Api) -> None:
     page = api.call("GET", "/docs", key=None)
     assert page.status_code == 200

@@ -340,4 +340,5 @@ def test_a_redrive_takes_a_payload_for_one_id_only():
     assert parse_redrive({"ids": [3]}).payload is JOBS_PAYLOAD
     assert pointers(parse_redrive, {"ids": [3, 4], "payload": 1}) == ["/payload"]
     assert pointers(parse_redrive, {"filter": {"all": True}, "payload": 1}) == ["/payload"]
-    assert pointers(parse_redrive, {"ids": [3], "ratePerSecond": 0}) == ["/ratePerSecond"]
+    for rate in (0, 1e-13, 5e-324):  # instants beyond the year 9999 can neither be stored nor read
+        assert pointers(parse_redrive, {"ids": [3], "ratePerSecond": rate}) == ["/ratePerSecond"]

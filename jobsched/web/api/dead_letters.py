@@ -1,9 +1,19 @@
 """/api/v1/dead-letters"""
 
+from contextlib import suppress
+
 from flask import Response
 from flask_openapi3.models.tag import Tag
 
-from jobsched.domain.requests import DiscardIn, RedriveIn, parse_discard, parse_redrive
+from jobsched.domain.requests import (
+    JOBS_PAYLOAD,
+    DiscardIn,
+    RedriveIn,
+    check_payload,
+    parse_discard,
+    parse_redrive,
+)
+from jobsched.errors import NotFound
 from jobsched.web import schemas, serialize
 from jobsched.web.auth import principal
 from jobsched.web.body import read_json
@@ -18,6 +28,10 @@ _ALL = "/api/v1/dead-letters"
 
 def register(api: Api, services: Services) -> None:
     """Add the routes of dead letters."""
+
+    def method_of_dead(id: int) -> str:
+        project = principal().project_id
+        return services.jobs.get(project, services.executions.dead_letter(project, id).job_id).spec.method
 
     @api.route(
         "GET", _ALL, tag=TAG, role="read", answers={200: schemas.DeadLetterPage}, query=DeadLettersQuery
@@ -45,6 +59,8 @@ def register(api: Api, services: Services) -> None:
         role="write",
         answers={202: schemas.Redrive},
         body=RedriveIn,
+        faults=(409,),
+        headers=("Location",),
     )
     def redrive_dead_letters() -> Response:
         """Send dead letters again.
@@ -52,7 +68,12 @@ def register(api: Api, services: Services) -> None:
         Each becomes a new execution of its job as it is now. An empty selector is 422 and never means all;
         `{"filter": {"all": true}}` does.
         """
-        redriven = services.moves.redrive(principal().project_id, parse_redrive(read_json()))
+        redrive = parse_redrive(read_json())
+        if redrive.payload is not JOBS_PAYLOAD and redrive.selector.ids:
+            # What is not there (any more) matches nothing, or is the conflict that the redrive itself finds.
+            with suppress(NotFound):
+                check_payload(redrive.payload, method_of_dead(redrive.selector.ids[0]))
+        redriven = services.moves.redrive(principal().project_id, redrive)
         services.wake()
         location = {"Location": f"{_ALL}/redrives/{redriven.id}"}
         return serialize.answer({"id": redriven.id, "matched": redriven.matched}, 202, location)

@@ -71,6 +71,7 @@ def register(api: Api, services: Services) -> None:
         role="write",
         answers={202: schemas.Execution},
         faults=(404, 409),
+        headers=("Location",),
     )
     def retry_execution(id: int) -> Response:
         """Run an execution again, now.

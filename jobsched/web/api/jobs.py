@@ -6,7 +6,7 @@ from flask import Response
 from flask_openapi3.models.tag import Tag
 
 from jobsched.db.jobs import JobRecord, Saved
-from jobsched.domain.requests import RunIn, parse_run
+from jobsched.domain.requests import JOBS_PAYLOAD, RunIn, check_payload, parse_run
 from jobsched.domain.spec import JobSpec, apply_merge, apply_replace, parse_job_create
 from jobsched.domain.spec_fields import JobCreate, JobPatch
 from jobsched.errors import NotFound
@@ -56,6 +56,7 @@ def register(api: Api, services: Services) -> None:
         answers={201: schemas.Job},
         body=JobCreate,
         faults=(409,),
+        headers=("ETag", "Location"),
     )
     def create_job() -> Response:
         """Create a job.
@@ -83,7 +84,9 @@ def register(api: Api, services: Services) -> None:
         )
         return serialize.page("jobs", found, serialize.job)
 
-    @api.route("GET", _ONE, tag=TAG, role="read", answers={200: schemas.Job}, faults=(404,))
+    @api.route(
+        "GET", _ONE, tag=TAG, role="read", answers={200: schemas.Job}, faults=(404,), headers=("ETag",)
+    )
     def get_job(id: int) -> Response:
         """Read a job.
 
@@ -105,6 +108,7 @@ def register(api: Api, services: Services) -> None:
         body=JobCreate,
         faults=(404, 409, 412),
         if_match=True,
+        headers=("ETag",),
     )
     def replace_job(id: int) -> Response:
         """Replace a job.
@@ -129,6 +133,7 @@ def register(api: Api, services: Services) -> None:
         body=JobPatch,
         faults=(404, 409, 412),
         if_match=True,
+        headers=("ETag",),
     )
     def update_job(id: int) -> Response:
         """Change some fields of a job.
@@ -153,7 +158,15 @@ def register(api: Api, services: Services) -> None:
         jobs.delete(principal().project_id, id, if_version=demanded_version(id))
         return Response(status=204)
 
-    @api.route("POST", f"{_ONE}/pause", tag=TAG, role="write", answers={200: schemas.Job}, faults=(404,))
+    @api.route(
+        "POST",
+        f"{_ONE}/pause",
+        tag=TAG,
+        role="write",
+        answers={200: schemas.Job},
+        faults=(404,),
+        headers=("ETag",),
+    )
     def pause_job(id: int) -> Response:
         """Pause a job.
 
@@ -161,7 +174,15 @@ def register(api: Api, services: Services) -> None:
         """
         return saved(jobs.pause(principal().project_id, id))
 
-    @api.route("POST", f"{_ONE}/resume", tag=TAG, role="write", answers={200: schemas.Job}, faults=(404,))
+    @api.route(
+        "POST",
+        f"{_ONE}/resume",
+        tag=TAG,
+        role="write",
+        answers={200: schemas.Job},
+        faults=(404,),
+        headers=("ETag",),
+    )
     def resume_job(id: int) -> Response:
         """Resume a paused job.
 
@@ -179,6 +200,7 @@ def register(api: Api, services: Services) -> None:
         body=RunIn,
         body_optional=True,
         faults=(404,),
+        headers=("Location",),
     )
     def run_job(id: int, query: RunQuery) -> Response:
         """Run a job now.
@@ -187,6 +209,8 @@ def register(api: Api, services: Services) -> None:
         overlap policy.
         """
         payload = parse_run(read_optional_json())
+        if payload is not JOBS_PAYLOAD:
+            check_payload(payload, jobs.get(principal().project_id, id).spec.method)
         record = services.moves.run_now(principal().project_id, id, payload=payload, force=query.force)
         services.wake()
         location = {"Location": f"/api/v1/executions/{record.id}"}
