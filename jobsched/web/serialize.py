@@ -68,6 +68,11 @@ def _ordered(value: Any, names: tuple[str, ...]) -> Any:
     return value and {name: value.get(name) for name in names}
 
 
+def _attempt(stored: dict[str, Any]) -> dict[str, Any]:
+    shown: dict[str, Any] = _ordered(stored, _ATTEMPT)
+    return shown | {"phases": _ordered(shown["phases"], _PHASES)}
+
+
 def execution(record: ExecutionRecord) -> dict[str, Any]:
     """An execution with its attempts and the captured answer."""
     text, encoding = _body(record.response_body, record.response_truncated)
@@ -95,9 +100,7 @@ def execution(record: ExecutionRecord) -> dict[str, Any]:
         "errorMessage": record.error_message,
         "jobVersion": record.job_version,
         "phases": _ordered(record.phases, _PHASES),
-        "attempts": [
-            _ordered(one, _ATTEMPT) | {"phases": _ordered(one["phases"], _PHASES)} for one in record.attempts
-        ],
+        "attempts": [_attempt(one) for one in record.attempts],
         "skippedCount": record.skipped_count,
         "redriveOf": record.redrive_of,
     }
@@ -117,7 +120,7 @@ def dead_letter(record: DeadLetterRecord) -> dict[str, Any]:
         "errorCode": record.error_code,
         "errorMessage": record.error_message,
         "payload": record.payload,
-        "lastAttempt": record.last_attempt,
+        "lastAttempt": record.last_attempt and _attempt(record.last_attempt),
         "queue": record.queue,
     }
 

@@ -132,6 +132,15 @@ def test_dead_letters_are_listed_and_filtered(api: Api) -> None:
     assert letter["payload"] == {"a": 1}
 
 
+def test_the_last_attempt_of_a_dead_letter_reads_as_in_its_execution(api: Api) -> None:
+    id = dead(api, api.create()["id"])
+    attempt = api.call("GET", f"/api/v1/executions/{id}").get_json()["attempts"][-1]
+    api.sql("UPDATE dead_letter SET last_attempt = %s WHERE id = %s", (json.dumps(attempt), id))
+    [letter] = api.call("GET", "/api/v1/dead-letters").get_json()["items"]
+    assert list(letter["lastAttempt"].items()) == list(attempt.items())
+    assert list(letter["lastAttempt"]["phases"]) == list(PHASES)
+
+
 def test_a_redrive_is_followed_to_its_end(api: Api) -> None:
     job = api.create()["id"]
     ids = [dead(api, job) for _ in range(3)]
