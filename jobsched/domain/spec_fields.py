@@ -7,7 +7,7 @@ field, or more than a range, are in jobsched/domain/spec_rules.py.
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, create_model
+from pydantic import AfterValidator, ConfigDict, Field, create_model
 from pydantic.config import JsonDict
 
 from jobsched.domain.validation import Input
@@ -26,7 +26,11 @@ def _status_range(text: str) -> str:
     return text
 
 
-StatusRange = Annotated[str, AfterValidator(_status_range)]
+StatusRange = Annotated[
+    str,
+    AfterValidator(_status_range),
+    Field(json_schema_extra={"pattern": r"^[1-5][0-9]{2}(-[1-5][0-9]{2})?$"}, examples=["404"]),
+]
 Tag = Annotated[str, Field(min_length=1, max_length=50)]
 
 _INSTANT: JsonDict = {"format": "date-time"}
@@ -66,6 +70,7 @@ class JobCreate(Input):
         max_length=2048,
         description="The http or https URL to call.",
         examples=["https://example.com/hooks/report"],
+        json_schema_extra={"format": "uri", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://"},
     )
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = Field(
         "POST", description="The HTTP method of the call."
@@ -162,7 +167,7 @@ def _optional() -> dict[str, Any]:
         if field.metadata:
             inner = Annotated[(inner, *field.metadata)]
         fields[name] = (
-            Any if name == "payload" else inner | None,
+            inner if name == "payload" or field.is_required() else inner | None,
             Field(
                 None,
                 description=field.description,
@@ -173,10 +178,20 @@ def _optional() -> dict[str, Any]:
     return fields
 
 
+def _without_defaults(schema: JsonDict) -> None:
+    # A client that fills in defaults would reset every field that it does not mean.
+    for field in schema["properties"].values():  # type: ignore[union-attr]
+        del field["default"]  # type: ignore[arg-type,union-attr]
+
+
+class _Patch(Input):
+    model_config = ConfigDict(json_schema_extra=_without_defaults)
+
+
 #: The body of a PATCH, for the API's description: every field may be left out, null means the default.
 JobPatch: type[Input] = create_model(
     "JobPatch",
-    __base__=Input,
+    __base__=_Patch,
     __doc__="Fields to change (RFC 7396): null means the default; payload and headers are replaced whole.",
     **_optional(),
 )

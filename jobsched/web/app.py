@@ -3,7 +3,6 @@
 import json
 from contextlib import ExitStack, suppress
 from threading import Lock
-from typing import Any
 
 from flask import Flask, Response, g, request
 from flask_openapi3.models.info import Info
@@ -51,7 +50,7 @@ def create_app(services: Services) -> Flask:
     api = Api(app)
     for module in (jobs, executions, dead_letters, system):
         module.register(api, services)
-    _serve_document(app)
+    _serve_document(app, api)
 
     _frame_requests(app)
     _hold_connection(app, services)
@@ -113,21 +112,17 @@ def _hold_connection(app: Flask, services: Services) -> None:
     app.teardown_request(check_in)
 
 
-def _serve_document(app: OpenAPI) -> None:
+def _serve_document(app: OpenAPI, api: Api) -> None:
     cached: dict[str, bytes] = {}
-
-    def document() -> dict[str, Any]:
-        spec: dict[str, Any] = app.api_doc
-        return spec
 
     def openapi_json() -> Response:
         if "json" not in cached:
-            cached["json"] = f"{json.dumps(document(), ensure_ascii=False)}\n".encode()
+            cached["json"] = f"{json.dumps(api.document(), ensure_ascii=False)}\n".encode()
         return Response(cached["json"], content_type="application/json")
 
     def docs() -> Response:
         if "html" not in cached:
-            cached["html"] = render_docs(document()).encode()
+            cached["html"] = render_docs(api.document()).encode()
         headers = {"Content-Security-Policy": CSP, "Referrer-Policy": "no-referrer"}
         return Response(cached["html"], content_type="text/html; charset=utf-8", headers=headers)
 

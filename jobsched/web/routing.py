@@ -16,11 +16,13 @@ from flask_openapi3.models.reference import Reference
 from flask_openapi3.models.tag import Tag
 from flask_openapi3.openapi import OpenAPI
 from pydantic import BaseModel, Field
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from jobsched.db.keys import Role
 from jobsched.web.body import JSON, MERGE_PATCH
 from jobsched.web.errors import PROBLEM_JSON
 from jobsched.web.params import NoQuery, read_query
+from jobsched.web.schemas import Problem
 
 View = Callable[..., Response]
 
@@ -78,6 +80,19 @@ class Api:
             for name, (kind, text) in _HEADERS.items()
         }
         self.roles: dict[str, Role] = {}
+        self._models: dict[type[BaseModel], JsonSchemaMode] = {Problem: "serialization"}
+
+    def document(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        spec: dict[str, Any] = self.app.api_doc
+        # flask-openapi3 leaves out the examples and takes whole numbers for fractions.
+        _, shapes = models_json_schema(list(self._models.items()), ref_template=f"{_REF}{{model}}")
+        spec["components"]["schemas"] = shapes["$defs"]
+        for item in spec["paths"].values():
+            for operation in item.values():
+                for parameter in operation.get("parameters", ()):
+                    parameter["schema"] = _of_parameter(parameter["schema"])
+        return spec
 
     def route(
         self,
@@ -127,6 +142,9 @@ class Api:
             # What flask_openapi3.validate_request sets: the view checks its request by itself.
             handler.__delay_validate_request__ = True  # type: ignore[attr-defined]
             summary, _, description = inspect.cleandoc(view.__doc__ or "").partition("\n\n")
+            if body is not None:
+                self._models[body] = "validation"
+            self._models |= {answer: "serialization" for answer in answers.values() if answer is not None}
             if role is not None:
                 self.roles[view.__name__] = role
             register = getattr(self.app, method.lower())
@@ -168,6 +186,15 @@ def _responses(answers: Mapping[int, type[BaseModel] | None], faults: list[int])
         responses[str(status)] = {"description": _FAULTS[status], "content": problem}
     responses["default"] = {"description": "Any other error.", "content": problem}
     return responses
+
+
+def _of_parameter(schema: dict[str, Any]) -> dict[str, Any]:
+    """A parameter that may be left out is not null: in a query string or a header, null is a word."""
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+    if len(kinds) != 1:
+        return schema
+    rest = {name: value for name, value in schema.items() if name not in ("anyOf", "default")}
+    return {**rest, **kinds[0]}
 
 
 def _operation(app: OpenAPI, rule: str, method: str) -> Operation:

@@ -19,6 +19,8 @@ class _Model(BaseModel):
 class Job(JobCreate):
     """A job as it stands. Values of secret headers are shown as `***`."""
 
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
     id: int = Field(description="Given by the server.")
     nextExecutionTime: datetime | None = Field(description="When it runs next, jitter included.")
     lastExecutionTime: datetime | None = Field(description="When the newest finished execution ended.")

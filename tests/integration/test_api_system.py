@@ -122,6 +122,21 @@ def test_the_document_is_openapi_3_1_and_describes_everything(api: Api) -> None:
         assert all(field.get("description") for field in fields.values())
 
 
+def test_the_document_says_what_clients_are_made_from(api: Api) -> None:
+    spec = api.call("GET", "/openapi.json", key=None).get_json()
+    shapes = spec["components"]["schemas"]
+    job = api.create()
+    assert set(shapes["Job"]["required"]) == set(job)
+    patch = shapes["JobPatch"]["properties"]
+    assert not [name for name, field in patch.items() if "default" in field]
+    assert (patch["schedule"]["type"], patch["api"]["type"]) == ("string", "string")
+    assert shapes["JobCreate"]["properties"]["schedule"]["examples"]
+    assert shapes["JobCreate"]["properties"]["priority"]["minimum"] == 0
+    for item in spec["paths"].values():
+        for call in item.values():
+            assert "null" not in str([parameter["schema"] for parameter in call.get("parameters", [])])
+
+
 def test_the_document_names_the_headers_of_answers(api: Api) -> None:
     spec = api.call("GET", "/openapi.json", key=None).get_json()
     described = set(spec["components"]["headers"])
