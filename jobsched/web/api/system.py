@@ -15,6 +15,7 @@ from jobsched.log import get_logger
 from jobsched.queue.broker import RqCounts
 from jobsched.web import schemas, serialize
 from jobsched.web.auth import principal
+from jobsched.web.probe import Probe
 from jobsched.web.routing import Api
 from jobsched.web.services import Services
 
@@ -26,6 +27,7 @@ _OURS: Final = ("queued", "running", "pending", "retrying", "dead")
 
 def register(api: Api, services: Services) -> None:
     """Add the routes for operators."""
+    check_schema = Probe(services.check_schema)
 
     @api.route("GET", "/queue/stats", tag=TAG, role="read", answers={200: schemas.QueueStats})
     def queue_stats() -> Response:
@@ -84,7 +86,7 @@ def register(api: Api, services: Services) -> None:
         a poller: 200 and `degraded`, since jobs can be registered and read.
         """
         checks = {"database": "ok", "schema": "ok", "redis": services.redis_fault() or "ok", "poller": "ok"}
-        checks |= _database_checks(services.check_schema)
+        checks |= _database_checks(check_schema)
         served = checks["database"] == checks["schema"] == "ok"
         checks["poller"] = _poller_check(services) if served else "unknown"
         status = "unavailable" if not served else "degraded" if set(checks.values()) != {"ok"} else "ok"
