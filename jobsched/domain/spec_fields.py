@@ -79,7 +79,7 @@ class JobCreate(Input):
         default={},
         description=f"Headers of the call: at most {MAX_HEADERS}, {MAX_HEADERS_BYTES // 1024} KiB together. "
         "Answers show the values of secret ones as `***`; that value sent back keeps the stored one.",
-        examples=[{"Authorization": "Bearer …"}],
+        examples=[{"Authorization": "Bearer my-token"}],
     )
     secret_headers: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
         default=[],

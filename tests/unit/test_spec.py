@@ -313,6 +313,11 @@ def test_the_models_of_the_description_tell_every_field():
     assert JobPatch.model_json_schema().get("required") is None
 
 
+def test_the_examples_of_the_description_make_a_job():
+    fields = JobCreate.model_json_schema(by_alias=True)["properties"]
+    create({name: field["examples"][0] for name, field in fields.items() if "examples" in field})
+
+
 def test_run_tells_no_payload_from_null():
     assert parse_run(None) is JOBS_PAYLOAD
     assert parse_run({}) is JOBS_PAYLOAD
