@@ -40,10 +40,15 @@ _TRANSIENT = (
     pg.DeadlockDetected,
     pg.SerializationFailure,
     pg.IdleInTransactionSessionTimeout,
-    pg.InFailedSqlTransaction,
+    psycopg.InternalError,
+    psycopg.NotSupportedError,
+    pg.InsufficientPrivilege,
+    pg.InvalidSqlStatementName,
     peewee.OperationalError,
     peewee.InterfaceError,
 )
+# A prepared statement that a migration or a pooler in between has spoilt: it fails as long as the session lives.
+_SPOILT = (psycopg.NotSupportedError, pg.InvalidSqlStatementName)
 _SCHEMA = (pg.UndefinedTable, pg.UndefinedColumn, pg.UndefinedFunction)
 
 
@@ -52,7 +57,9 @@ def convert(error: BaseException) -> DatabaseError:
     # Peewee raises its own errors while it handles psycopg's, without a "from".
     wrapped = (error.__cause__ or error.__context__) if isinstance(error, peewee.PeeweeException) else None
     cause = wrapped or error
-    text = " ".join(str(cause).split()) or type(cause).__name__
+    # Not str(cause): its details quote the row, and with it headers, payloads and answers.
+    said = cause.diag.message_primary if isinstance(cause, psycopg.Error) else None
+    text = " ".join((said or str(cause)).split()) or type(cause).__name__
     if isinstance(cause, _SCHEMA):
         return SchemaMismatch(
             f"The database's schema is not the one of this version: {text}. Run `jobsched migrate`."
@@ -102,7 +109,7 @@ class Link:
 
     @contextmanager
     def transaction(self) -> Iterator[Cursor]:
-        """A cursor inside BEGIN … COMMIT; rolled back when the block raises.
+        """A cursor inside BEGIN … COMMIT; rolled back when the block raises. Inside another it is a savepoint.
 
         Raises DatabaseUnavailable, DatabaseRefused or SchemaMismatch for what Postgres or the network did.
         """
@@ -111,7 +118,7 @@ class Link:
             with connection.transaction(), connection.cursor() as cursor:
                 yield cursor
         except (psycopg.Error, UnicodeEncodeError) as error:
-            self._drop_if_broken()
+            self._drop_if_broken(error)
             raise convert(error) from error
 
     def execute(self, statement: str, parameters: Any = None) -> list[Row]:
@@ -122,7 +129,7 @@ class Link:
                 cursor.execute(statement, parameters)
                 return cursor.fetchall() if cursor.description else []
         except (psycopg.Error, UnicodeEncodeError) as error:
-            self._drop_if_broken()
+            self._drop_if_broken(error)
             raise convert(error) from error
 
     @property
@@ -155,8 +162,9 @@ class Link:
             self._connection = connection
         return connection
 
-    def _drop_if_broken(self) -> None:
-        if self._connection is not None and (self._connection.closed or self._connection.broken):
+    def _drop_if_broken(self, error: Exception) -> None:
+        connection = self._connection
+        if connection is not None and (connection.closed or connection.broken or isinstance(error, _SPOILT)):
             self.close()
 
 
