@@ -87,6 +87,17 @@ WHERE next_execution_time <= statement_timestamp()
 ORDER BY next_execution_time LIMIT %s FOR UPDATE SKIP LOCKED
 """
 
+# The id alone: a row that holds what Python has no value for, such as infinity, can still be set aside.
+_LOCK_LONGEST_DUE = """
+SELECT job_id FROM job_schedule WHERE next_execution_time <= statement_timestamp()
+ORDER BY next_execution_time LIMIT 1 FOR UPDATE SKIP LOCKED
+"""
+
+_LOCK_ONE = """
+SELECT job_id, next_slot, next_execution_time, last_slot, anchor, runs FROM job_schedule
+WHERE job_id = %s FOR UPDATE
+"""
+
 # A statement of its own, after the lock: its snapshot sees the edit that may just have released the row.
 _JOBS = """
 SELECT id, project_id, schedule, timezone, is_recurring, misfire_policy, misfire_grace_seconds, priority, pool,
@@ -155,19 +166,33 @@ RETURNING e.id, -e.priority, e.due_at
 
 _NEXT_DUE = """
 SELECT extract(epoch FROM least(
-    (SELECT min(next_execution_time) FROM job_schedule WHERE next_execution_time > t.now),
-    (SELECT min(due_at) FROM execution WHERE state IN ('pending', 'retrying') AND due_at > t.now)
+    (SELECT min(next_execution_time) FROM job_schedule
+     WHERE next_execution_time > t.now AND next_execution_time < 'infinity'),
+    (SELECT min(due_at) FROM execution
+     WHERE state IN ('pending', 'retrying') AND due_at > t.now AND due_at < 'infinity')
 ) - t.now)::float8
 FROM (SELECT clock_timestamp() AS now) AS t
 """
 
 
-def lock_due(cursor: Cursor, limit: int) -> tuple[datetime, list[DueSchedule], list[int]]:
-    """Lock up to ``limit`` due schedules that nobody else holds, the longest due first.
+def lock_longest_due(cursor: Cursor) -> int | None:
+    """Lock the schedule that is due for the longest time and that nobody else holds; the id of its job."""
+    cursor.execute(_LOCK_LONGEST_DUE)
+    row = cursor.fetchone()
+    return row[0] if row else None
+
+
+def lock_due(
+    cursor: Cursor, limit: int, job_id: int | None = None
+) -> tuple[datetime, list[DueSchedule], list[int]]:
+    """Lock up to ``limit`` due schedules that nobody else holds, the longest due first, or that of one job.
 
     Returns the database's clock, the schedules, and the ids of locked ones whose job is gone or paused.
     """
-    cursor.execute(_LOCK_DUE, (limit,))
+    if job_id is None:
+        cursor.execute(_LOCK_DUE, (limit,))
+    else:
+        cursor.execute(_LOCK_ONE, (job_id,))
     locked = cursor.fetchall()
     cursor.execute("SELECT clock_timestamp()")
     now = _one(cursor)

@@ -6,7 +6,7 @@ from datetime import datetime
 from jobsched.db import firing
 from jobsched.db.connection import Cursor, Link
 from jobsched.db.firing import DueSchedule
-from jobsched.errors import DatabaseRefused, InvalidInput, QueueUnavailable
+from jobsched.errors import DatabaseRefused, QueueUnavailable
 from jobsched.log import get_logger
 from jobsched.poller.plan import BACKLOG_LIMIT, Plan, make_plan
 from jobsched.queue.broker import Broker
@@ -44,13 +44,12 @@ class Fire:
         A batch that Postgres refuses for its data is tried again in halves, down to the schedule at fault.
         """
         try:
-            fired, queued = self._transaction(batch)
+            fired, queued = self._alone() if batch == 1 else self._together(batch)
         except DatabaseRefused as error:
             if batch == 1:
-                self._set_aside_first(str(error))
-                return Fired(more=True)
+                raise
             log.warning("batch_refused", size=batch, error=str(error))
-            return self.run_once(max(1, batch // 2))
+            return self.run_once(batch // 2)
         if queued:
             try:
                 self._broker.push(queued)
@@ -59,15 +58,36 @@ class Fire:
                 log.warning("push_failed", executions=len(queued), error=str(error))
         return fired
 
-    def _transaction(self, batch: int) -> tuple[Fired, list[tuple[str, int]]]:
+    def _together(self, batch: int) -> tuple[Fired, list[tuple[str, int]]]:
         with self._link.transaction() as cursor:
-            now, due, orphans = firing.lock_due(cursor, batch)
-            if orphans:
-                firing.retire(cursor, orphans)
-            if not due:
-                return Fired(more=bool(orphans)), []
-            plans = self._plan(cursor, due, now, batch)
-            queued = self._write(cursor, plans)
+            return self._decide(cursor, batch)
+
+    def _alone(self) -> tuple[Fired, list[tuple[str, int]]]:
+        """The one that is longest due, set aside if it is refused even alone.
+
+        Both under one lock: between two, another poller could take it, and a healthy one would be set aside.
+        """
+        with self._link.transaction() as outer:
+            job_id = firing.lock_longest_due(outer)
+            if job_id is None:
+                return Fired(), []
+            try:
+                with self._link.transaction() as cursor:
+                    return self._decide(cursor, 1, job_id)
+            except DatabaseRefused as error:
+                _set_aside(outer, job_id, str(error))
+                return Fired(more=True), []
+
+    def _decide(
+        self, cursor: Cursor, batch: int, job_id: int | None = None
+    ) -> tuple[Fired, list[tuple[str, int]]]:
+        now, due, orphans = firing.lock_due(cursor, batch, job_id)
+        if orphans:
+            firing.retire(cursor, orphans)
+        if not due:
+            return Fired(more=bool(orphans)), []
+        plans = self._plan(cursor, due, now, batch)
+        queued = self._write(cursor, plans)
         count = sum(len(plan.run) for _due, plan in plans)
         skipped = sum(slots.count for _due, plan in plans for slots in plan.skipped)
         lag = max(((now - one.next_execution_time).total_seconds() for one, _plan in plans), default=0.0)
@@ -84,9 +104,9 @@ class Fire:
         for one in due:
             try:
                 plan = make_plan(one, now, waiting.get(one.job_id, 0))
-            except (InvalidInput, ValueError, ArithmeticError) as error:
-                log.error("schedule_set_aside", job_id=one.job_id, error=str(error), seconds=ASIDE)
-                firing.push_aside(cursor, one.job_id, str(error), ASIDE)
+            except Exception as error:
+                # Pure code on one row: whatever it raises is that row's, and must not stop all the others.
+                _set_aside(cursor, one.job_id, str(error) or type(error).__name__)
                 continue
             if plans and len(plan.run) > left:
                 break
@@ -108,10 +128,7 @@ class Fire:
             firing.advance(cursor, [plan.advance for _one, plan in plans])
         return queued
 
-    def _set_aside_first(self, fault: str) -> None:
-        """Push the schedule aside that Postgres refuses even alone."""
-        with self._link.transaction() as cursor:
-            _now, due, _orphans = firing.lock_due(cursor, 1)
-            for one in due:
-                log.error("schedule_set_aside", job_id=one.job_id, error=fault, seconds=ASIDE)
-                firing.push_aside(cursor, one.job_id, fault, ASIDE)
+
+def _set_aside(cursor: Cursor, job_id: int, fault: str) -> None:
+    log.error("schedule_set_aside", job_id=job_id, error=fault, seconds=ASIDE)
+    firing.push_aside(cursor, job_id, fault, ASIDE)
