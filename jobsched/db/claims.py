@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from jobsched.db.connection import Link
@@ -22,6 +22,9 @@ T = TypeVar("T")
 #: Seconds that a worker may need beyond a call's timeout to record it. A row past its deadline is taken for
 #: lost even though its worker lives, so this must outlast an outage of the database.
 RECORDING_MARGIN = 120.0
+
+#: Seconds that a call may take at most, as the API has it.
+LONGEST_TIMEOUT = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,20 +90,26 @@ class Recorded:
     due_in: float | None = None
 
 
+# What no API lets in (a timeout of NaN, a slot at infinity, headers that Python cannot read) must not fail the
+# statement or, worse, its answer: the rows would be running by then. Such a job ends as invalid_job later.
 _CLAIM = f"""
 UPDATE execution e SET
     state = 'running', attempt = e.attempt + 1, worker_id = %(worker)s,
     started_at = clock_timestamp(),
-    deadline_at = clock_timestamp() + make_interval(secs => j.timeout_seconds + {RECORDING_MARGIN}),
+    deadline_at = clock_timestamp()
+        + make_interval(secs => LEAST(GREATEST(j.timeout_seconds, 0), {LONGEST_TIMEOUT}) + {RECORDING_MARGIN}),
     type = j.type, job_version = j.version
 FROM job j
 WHERE e.id = ANY(%(ids)s) AND e.state = 'queued' AND j.id = e.job_id AND j.deleted_at IS NULL
-RETURNING e.id, e.job_id, e.attempt, e.retry_count, e.trigger, e.queue, e.scheduled_for,
-    COALESCE(e.payload, j.payload)::text, j.api, j.method, j.headers,
+  AND e.cancel_requested_at IS NULL
+RETURNING e.id, e.job_id, e.attempt, e.retry_count, e.trigger, e.queue,
+    CASE WHEN e.scheduled_for > '0001-01-02' AND e.scheduled_for < '9999-12-31' THEN e.scheduled_for END,
+    COALESCE(e.payload, j.payload)::text, j.api, j.method, j.headers::text,
     j.type = 'AT_MOST_ONCE', j.timeout_seconds, j.follow_redirects,
     j.max_retry_count, j.min_backoff_seconds, j.max_backoff_seconds, j.backoff_factor, j.backoff_jitter,
     j.success_status, j.no_retry_status
 """
+_HEADERS = 10  # the place of j.headers above
 
 # The columns of a history row that an execution brings along, in the order of HISTORY_COLUMNS.
 HISTORY_COLUMNS = """id, project_id, job_id, trigger, scheduled_for, due_at, queued_at, started_at,
@@ -180,16 +189,19 @@ WHERE id = ANY(%(ids)s) AND worker_id = %(worker)s AND state = 'running'
 RETURNING queue, id
 """
 
-_CANCEL_OF_DELETED = f"""
+# Of a deleted job, or cancelled while it ran and handed back before it was sent.
+_CANCEL_INSTEAD = f"""
 WITH gone AS (
-    DELETE FROM execution e USING job j
-    WHERE e.id = ANY(%(ids)s) AND e.state = 'queued' AND j.id = e.job_id AND j.deleted_at IS NOT NULL
-    RETURNING e.*, j.max_retry_count
+    DELETE FROM execution e
+    WHERE e.id = ANY(%(ids)s) AND e.state = 'queued' AND (e.cancel_requested_at IS NOT NULL
+        OR NOT EXISTS (SELECT FROM job j WHERE j.id = e.job_id AND j.deleted_at IS NULL))
+    RETURNING e.*, COALESCE((SELECT max_retry_count FROM job j WHERE j.id = e.job_id), 0) AS max_retry_count
 )
 INSERT INTO execution_history ({HISTORY_COLUMNS})
 SELECT id, project_id, job_id, trigger, scheduled_for, due_at, queued_at, NULL, clock_timestamp(), 'cancelled',
     attempt, retry_count, max_retry_count, NULL, NULL, NULL, NULL, NULL, false, 'cancelled',
-    'The job was deleted.', NULL, attempts, job_version, redrive_of
+    CASE WHEN cancel_requested_at IS NULL THEN 'The job was deleted.' ELSE 'Cancelled before it was sent.' END,
+    NULL, attempts, job_version, redrive_of
 FROM gone
 """
 
@@ -197,14 +209,27 @@ FROM gone
 def claim(link: Link, worker: UUID, ids: Sequence[int]) -> list[Claimed]:
     """Move the queued ones of ``ids`` to running, owned by ``worker``, and return them with their jobs.
 
-    What is not returned is no longer queued, or its job was deleted (then it is cancelled here). A row that
-    Postgres cannot claim for its data raises DatabaseRefused; callers split the batch.
+    What is not returned is no longer queued, or somebody deleted its job or cancelled it (then it is cancelled
+    here). A row that Postgres cannot claim for its data raises DatabaseRefused; callers split the batch.
     """
     rows = link.execute(_CLAIM, {"worker": worker, "ids": sorted(ids)})
     if len(rows) < len(ids):
         found = {row[0] for row in rows}
-        link.execute(_CANCEL_OF_DELETED, {"ids": [i for i in ids if i not in found]})
-    return [Claimed(*row[:-2], *map(tuple, row[-2:])) for row in rows]
+        link.execute(_CANCEL_INSTEAD, {"ids": [i for i in ids if i not in found]})
+    return [_claimed(list(row)) for row in rows]
+
+
+def _claimed(row: list[Any]) -> Claimed:
+    row[_HEADERS] = _headers(row[_HEADERS])
+    return Claimed(*row[:-2], *map(tuple, row[-2:]))
+
+
+def _headers(text: str) -> Any:
+    """A job's headers; None where Python cannot read them (nested too deep, a number of too many digits)."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def finish(link: Link, worker: UUID, worker_name: str, ended: Sequence[Ended]) -> list[Recorded]:

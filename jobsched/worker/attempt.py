@@ -8,13 +8,15 @@ from functools import lru_cache
 from jobsched import clock
 from jobsched.callback.model import Call, Result
 from jobsched.callback.request import build
-from jobsched.db.claims import Claimed, Ended
+from jobsched.db.claims import LONGEST_TIMEOUT, Claimed, Ended
 from jobsched.domain.outcome import Ending, Policy, Verdict, judge
 from jobsched.domain.retry import RetryPolicy
 
 
 def call_for(claimed: Claimed, incarnation: str) -> Call:
     """The request of a claimed attempt. Raises ValueError for a job that cannot be called as it stands."""
+    if not 0 < claimed.timeout_seconds <= LONGEST_TIMEOUT:  # nor NaN, with which a deadline never comes
+        raise ValueError(f"A timeout of {claimed.timeout_seconds:g} s cannot be kept.")
     return build(
         execution_id=claimed.id,
         job_id=claimed.job_id,
@@ -34,7 +36,10 @@ def call_for(claimed: Claimed, incarnation: str) -> Call:
 
 
 def verdict_of(claimed: Claimed, ending: Ending, now: datetime) -> Verdict:
-    """What becomes of the execution, by its job's policy."""
+    """What becomes of the execution, by its job's policy; failed where a policy that no API lets in has no answer.
+
+    Never raises: an outcome that cannot be judged would hold up those of all other jobs.
+    """
     policy = _policy(
         claimed.at_most_once,
         claimed.max_retry_count,
@@ -45,7 +50,10 @@ def verdict_of(claimed: Claimed, ending: Ending, now: datetime) -> Verdict:
         claimed.success_status,
         claimed.no_retry_status,
     )
-    return judge(ending, policy, claimed.retry_count, now, random.random())
+    try:
+        return judge(ending, policy, claimed.retry_count, now, random.random())
+    except Exception as error:
+        return Verdict("failed", "invalid_job", f"The job's policy cannot be applied: {error}")
 
 
 def ending_of(result: Result) -> Ending:

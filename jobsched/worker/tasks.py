@@ -112,6 +112,8 @@ class _Single:
                 recorded = claims.finish(self._link, self._id, self._name, [ended])
                 return recorded[0].state if recorded else None
             except DatabaseRefused as error:
+                if ended.error_code == "unrecordable":
+                    raise  # recovery takes over
                 log.error("outcome_unrecordable", execution_id=ended.id, error=str(error))
                 ended = without_capture(ended)
             except DatabaseError as error:
