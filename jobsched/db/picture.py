@@ -18,7 +18,8 @@ class QueueContents:
 
 
 _RUNNING = """
-SELECT queue, id, extract(epoch FROM deadline_at)::float8 FROM execution WHERE state = 'running'
+SELECT queue, id, extract(epoch FROM COALESCE(deadline_at, clock_timestamp()))::float8
+FROM execution WHERE state = 'running'
 """
 
 _RETRYING = """

@@ -4,15 +4,19 @@ Every statement is bounded and repeats its condition inside the UPDATE or DELETE
 got an owner meanwhile is left alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from jobsched.db.claims import HISTORY_COLUMNS
+from jobsched.db.claims import HISTORY_COLUMNS, in_halves
 from jobsched.db.connection import Link
 from jobsched.domain.retry import POISON_LOSSES
+from jobsched.errors import DatabaseRefused
+from jobsched.log import get_logger
 
 #: A message counts as lost when its row is this much older, in seconds, than the head of its list.
 LOST_AFTER = 15.0
+
+log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ _LOST = """
 SELECT e.id FROM execution e LEFT JOIN worker_process w ON w.id = e.worker_id
 WHERE e.state = 'running'
   AND (w.id IS NULL OR w.state = 'dead' OR e.deadline_at < clock_timestamp())
+  AND (%(only)s::bigint[] IS NULL OR e.id = ANY(%(only)s))
 ORDER BY e.id LIMIT %(limit)s FOR UPDATE OF e SKIP LOCKED
 """
 
@@ -43,7 +48,7 @@ WITH lost AS MATERIALIZED ({_LOST}), verdict AS (
     SELECT e.id, e.worker_id, e.attempt, w.name AS worker,
         CASE WHEN e.cancel_requested_at IS NOT NULL THEN 'cancelled'
              WHEN e.type = 'AT_MOST_ONCE' THEN 'failed'
-             WHEN e.lost + 1 >= {POISON_LOSSES} OR j.deleted_at IS NOT NULL THEN 'failed'
+             WHEN e.lost + 1 >= {POISON_LOSSES} OR j.id IS NULL OR j.deleted_at IS NOT NULL THEN 'failed'
              ELSE 'retrying' END AS state,
         CASE WHEN e.cancel_requested_at IS NOT NULL THEN 'cancelled'
              WHEN e.type <> 'AT_MOST_ONCE' AND e.lost + 1 >= {POISON_LOSSES} THEN 'poison'
@@ -53,8 +58,8 @@ WITH lost AS MATERIALIZED ({_LOST}), verdict AS (
              THEN 'Three workers were lost while they ran this execution.'
              ELSE 'The worker that ran this attempt was lost; whether the target was called is unknown.'
         END AS message,
-        j.max_retry_count, j.payload AS job_payload
-    FROM lost JOIN execution e USING (id) JOIN job j ON j.id = e.job_id
+        COALESCE(j.max_retry_count, 0) AS max_retry_count, j.payload AS job_payload
+    FROM lost JOIN execution e USING (id) LEFT JOIN job j ON j.id = e.job_id
     LEFT JOIN worker_process w ON w.id = e.worker_id
 ), retried AS (
     UPDATE execution e SET
@@ -95,7 +100,8 @@ WITH lost AS MATERIALIZED ({_LOST}), verdict AS (
     WHERE r.id = f.redrive_id
 ), last AS (
     INSERT INTO job_last (job_id, last_execution_time, last_state)
-    SELECT DISTINCT ON (job_id) job_id, started_at, final FROM gone ORDER BY job_id, started_at DESC
+    SELECT DISTINCT ON (job_id) job_id, COALESCE(started_at, finished_at) AS at, final
+    FROM gone ORDER BY job_id, at DESC
     ON CONFLICT (job_id) DO UPDATE SET
         last_execution_time = excluded.last_execution_time, last_state = excluded.last_state
     WHERE job_last.last_execution_time <= excluded.last_execution_time
@@ -115,17 +121,30 @@ WITH RECURSIVE q AS (
 """
 
 # Lists are first in, first out by queued_at: a row much older than the head of its list is no longer in it.
+# No answer if the head was taken meanwhile: what stands behind it is not lost.
 _LOST_BEFORE = f"""
-SELECT COALESCE((SELECT queued_at FROM execution WHERE id = %s AND state = 'queued'), clock_timestamp())
-    - make_interval(secs => {LOST_AFTER})
+SELECT h.at - make_interval(secs => {LOST_AFTER}), h.at
+FROM (SELECT clock_timestamp() AS at WHERE %(head)s::bigint IS NULL
+      UNION ALL SELECT queued_at FROM execution WHERE id = %(head)s AND state = 'queued') AS h
 """
 
-# ARRAY(…) is computed once, whatever the planner believes about the table.
+# ARRAY(…) is computed once, whatever the planner believes about the table. A clock that was set back leaves rows
+# of a time to come: behind an empty list they are lost as well; and a row never becomes older than its head, or
+# it would be pushed again every time.
 _REQUEUE_LOST = """
-UPDATE execution e SET queued_at = clock_timestamp()
+UPDATE execution e SET queued_at = GREATEST(clock_timestamp(), %(head_at)s)
 WHERE e.state = 'queued' AND e.id = ANY(ARRAY(
     SELECT id FROM execution
     WHERE state = 'queued' AND queue = %(queue)s AND queued_at < %(before)s
+    ORDER BY queued_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
+RETURNING e.id
+"""
+_REQUEUE_OF_TIMES_TO_COME = f"""
+UPDATE execution e SET queued_at = clock_timestamp()
+WHERE e.state = 'queued' AND e.id = ANY(ARRAY(
+    SELECT id FROM execution
+    WHERE state = 'queued' AND queue = %(queue)s
+      AND queued_at > statement_timestamp() + make_interval(secs => {LOST_AFTER})
     ORDER BY queued_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
 RETURNING e.id
 """
@@ -134,9 +153,31 @@ RETURNING e.id
 def recover_lost_workers(link: Link, limit: int = 500) -> Recovered:
     """Take executions from dead workers and past deadlines: retried at once, or final where that is due.
 
-    A loss spends no retry, but the third is final (poison); at most once is never repeated.
+    A loss spends no retry, but the third is final (poison); at most once is never repeated. A row that Postgres
+    refuses is left as it is, and its neighbours are recovered without it.
     """
-    return Recovered(*link.execute(_RECOVER, {"limit": limit})[0])
+    try:
+        return Recovered(*link.execute(_RECOVER, {"limit": limit, "only": None})[0])
+    except DatabaseRefused:
+        return _recover_in_halves(link, limit)
+
+
+def _recover_in_halves(link: Link, limit: int) -> Recovered:
+    done: list[Recovered] = []
+
+    def act(ids: Sequence[int]) -> None:
+        done.append(Recovered(*link.execute(_RECOVER, {"limit": limit, "only": list(ids)})[0]))
+
+    def refuse(execution: int, error: DatabaseRefused) -> None:
+        log.error("recovery_refused", execution_id=execution, error=str(error))
+
+    with link.transaction() as cursor:  # its row locks are not kept
+        cursor.execute(_LOST, {"limit": limit, "only": None})
+        ids = [row[0] for row in cursor.fetchall()]
+    in_halves(act, ids, refuse)
+    return Recovered(
+        sum(one.retrying for one in done), sum(one.failed for one in done), sum(one.cancelled for one in done)
+    )
 
 
 def queued_queues(link: Link) -> list[str]:
@@ -159,8 +200,13 @@ def requeue_lost(link: Link, queue: str, head: int | None, limit: int = 1000) ->
 
     ``head`` is the id at the head of the queue's list, None if the list is empty.
     """
-    before = link.execute(_LOST_BEFORE, (head,))[0][0]
-    rows = link.execute(_REQUEUE_LOST, {"queue": queue, "before": before, "limit": limit})
+    found = link.execute(_LOST_BEFORE, {"head": head})
+    if not found:
+        return []
+    parameters = {"queue": queue, "before": found[0][0], "head_at": found[0][1], "limit": limit}
+    rows = link.execute(_REQUEUE_LOST, parameters)
+    if head is None:
+        rows += link.execute(_REQUEUE_OF_TIMES_TO_COME, parameters)
     return sorted(row[0] for row in rows)
 
 

@@ -97,14 +97,13 @@ class Reconcile:
 
     def _refill_if_wiped(self) -> int:
         """Push every queued row, oldest first, if Redis is not the one that we filled."""
-        with self._link.transaction() as cursor:
-            expected = instance.read_epoch(cursor)
-        present = self._broker.epoch()
-        if expected is not None and present == expected:
+        if self._redis_is_ours():
             return 0
         if not self._link.execute("SELECT pg_try_advisory_lock(%s)", (_REFILL_LOCK,))[0][0]:
             return 0
         try:
+            if self._redis_is_ours():
+                return 0  # another poller has refilled it between our look and our lock
             pushed = self._refill()
             epoch = secrets.token_hex(8)
             self._broker.set_epoch(epoch)
@@ -115,6 +114,11 @@ class Reconcile:
         if pushed:
             log.warning("redis_refilled", executions=pushed, reason="its epoch was missing or not ours")
         return pushed
+
+    def _redis_is_ours(self) -> bool:
+        with self._link.transaction() as cursor:
+            expected = instance.read_epoch(cursor)
+        return expected is not None and self._broker.epoch() == expected
 
     def _refill(self) -> int:
         total = 0
