@@ -30,6 +30,8 @@ class Deliver:
 
     ``make_carrier`` is called on the delivering thread, after any fork. ``on_end`` gets each turn's results
     with the monotonic time of their end; ``each_turn`` is called once a turn, at least once a second.
+    ``may_start`` is asked as late as can be whether a call is still this worker's: a process that was frozen
+    since its claim must not start what others run by now.
     """
 
     def __init__(
@@ -37,10 +39,12 @@ class Deliver:
         make_carrier: Callable[[], Carrier],
         on_end: Callable[[list[Result], float], None],
         each_turn: Callable[[], None] = lambda: None,
+        may_start: Callable[[Call], bool] = lambda _call: True,
     ) -> None:
         self._make_carrier = make_carrier
         self._on_end = on_end
         self._each_turn = each_turn
+        self._may_start = may_start
         self._inbox: deque[Call] = deque()
         self._aborts: deque[tuple[int, str, str]] = deque()
         self._stopping = False
@@ -81,8 +85,13 @@ class Deliver:
             self._carrier.wake()
 
     def _run(self) -> None:
-        carrier = self._carrier = self._make_carrier()
-        self._ready.set()
+        try:
+            carrier = self._carrier = self._make_carrier()
+        except Exception:
+            log.exception("deliver_loop_broken")
+            return
+        finally:
+            self._ready.set()
         try:
             while not self._stopping:
                 self._turn(carrier)
@@ -95,7 +104,11 @@ class Deliver:
 
     def _turn(self, carrier: Carrier) -> None:
         while self._inbox:
-            carrier.start(self._inbox.popleft())
+            call = self._inbox.popleft()
+            carrier.start(call)
+            if not self._may_start(call):
+                # Before a byte of it was sent, so it goes back to its queue.
+                carrier.abort(call.execution_id, "interrupted", "The worker lost touch with the database.")
         while self._aborts:
             carrier.abort(*self._aborts.popleft())
         results = carrier.turn(1.0)

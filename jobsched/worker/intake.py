@@ -154,18 +154,17 @@ class Intake:
         return self._suspended
 
     def _claim_until_done(self, ids: list[int]) -> list[Seat]:
-        while not self._stopping.is_set():
+        # Once at least, also if a stop came meanwhile: their messages are gone, and to find that out takes 15 s.
+        while True:
             owner = self._identity.for_new_calls()
-            if owner is None:
-                self._stopping.wait(_PAUSE)
-                continue
-            with self.seating:
-                try:
-                    return self._seat(owner, self._claim(owner, ids))
-                except DatabaseError as error:
-                    log.warning("claim_postponed", executions=len(ids), error=str(error))
-            self._stopping.wait(_PAUSE)
-        return []
+            if owner is not None:
+                with self.seating:
+                    try:
+                        return self._seat(owner, self._claim(owner, ids))
+                    except DatabaseError as error:
+                        log.warning("claim_postponed", executions=len(ids), error=str(error))
+            if self._stopping.wait(_PAUSE):
+                return []
 
     def _claim(self, owner: UUID, ids: list[int]) -> list[Claimed]:
         claimed: list[Claimed] = []

@@ -122,9 +122,14 @@ class Liveness:
         id = self._identity.present
         if id is None:
             return
-        with self._intake().seating:
+        seating = self._intake().seating
+        if not seating.acquire(timeout=LOOK_EVERY):
+            return  # a claim hangs; the beat must not hang with it
+        try:
             unknown = [i for i in claims.running(self._link, id) if self._seats.get(i) is None]
             returned = claims.hand_back(self._link, id, unknown) if unknown else []
+        finally:
+            seating.release()
         if returned:
             log.warning("unknown_rows_returned", executions=[i for _queue, i in returned][:20])
             try:

@@ -15,6 +15,7 @@ import redis
 
 from jobsched import clock
 from jobsched.callback.guard import Guard
+from jobsched.callback.model import Call
 from jobsched.callback.resolver import Resolver
 from jobsched.callback.transport import Transport
 from jobsched.config import Settings
@@ -116,7 +117,9 @@ class Worker:
         def make_carrier() -> Carrier:
             return make_transport(settings, settings.concurrency)
 
-        self._deliver = Deliver(make_carrier, self._recorder.results, self._liveness.give_up_if_expired)
+        self._deliver = Deliver(
+            make_carrier, self._recorder.results, self._liveness.give_up_if_expired, self._may_start
+        )
         self._intake = Intake(
             url,
             Broker(connect()),
@@ -148,6 +151,7 @@ class Worker:
             "deliver": self._deliver.alive,
             "record": self._recorder.alive,
             "intake": self._intake.alive,
+            **{service.name: service.alive for service in self.services},
         }
         return next((name for name, runs in alive.items() if not runs), None)
 
@@ -179,6 +183,10 @@ class Worker:
             log.warning("row_left_behind", error=str(error))
         self._record_link.close()
         self._beat_link.close()
+
+    def _may_start(self, call: Call) -> bool:
+        seat = self._seats.get(call.execution_id)
+        return seat is not None and seat.owner == self._identity.for_new_calls()
 
     def _show_presence(self) -> float:
         self._presence.beat(
