@@ -13,6 +13,9 @@ from jobsched.errors import Fault, InvalidInput
 
 Model = TypeVar("Model", bound="Input")
 
+#: Faults listed at most; a body of 1 MiB could hold hundreds of thousands, each with a name to be guessed at.
+MAX_FAULTS = 100
+
 
 class Input(BaseModel):
     """Base of what requests carry: camelCase, JSON types taken strictly, unknown fields refused."""
@@ -56,14 +59,14 @@ def _nested_names(model: type[BaseModel]) -> list[str]:
 
 
 def faults_of(error: ValidationError, known: Iterable[str], nested: Iterable[str] = ()) -> list[Fault]:
-    """The faults that pydantic found; an unknown field among them comes with the nearest of ``known``.
+    """The first faults that pydantic found; an unknown field among them comes with the nearest of ``known``.
 
     ``nested`` are the names of fields of objects inside.
     """
     names, inner = list(known), list(nested)
     return [
         Fault(pointer(*detail["loc"]), _sentence(detail, names if len(detail["loc"]) == 1 else inner))
-        for detail in error.errors(include_url=False)
+        for detail in error.errors(include_url=False)[:MAX_FAULTS]
     ]
 
 

@@ -18,6 +18,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.exceptions import NotFound as NoSuchRoute
 
 from jobsched.config import generate_secret
+from jobsched.domain.validation import MAX_FAULTS
 from jobsched.errors import (
     Conflict,
     DatabaseRefused,
@@ -36,8 +37,6 @@ from jobsched.log import get_logger
 
 PROBLEM_JSON: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = 5
-#: Faults listed at most; a body of 1 MiB could hold hundreds of thousands.
-MAX_FAULTS: Final = 100
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
