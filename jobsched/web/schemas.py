@@ -23,8 +23,11 @@ class Job(JobCreate):
 
     id: int = Field(description="Given by the server.")
     nextExecutionTime: datetime | None = Field(description="When it runs next, jitter included.")
-    lastExecutionTime: datetime | None = Field(description="When the newest finished execution ended.")
-    lastState: State | None = Field(description="How the newest finished execution ended.")
+    lastExecutionTime: datetime | None = Field(
+        description="When the last attempt of the newest finished execution started; if no call of it was in "
+        "flight at its end, when it ended."
+    )
+    lastState: State | None = Field(description="How that execution ended.")
     createdAt: datetime
     updatedAt: datetime
     version: int = Field(description="Counts edits; also the ETag.")
