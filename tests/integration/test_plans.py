@@ -1,10 +1,11 @@
 """Statements that run all the time must stay cheap when the planner's statistics are old or rows are many."""
 
 import time
+import uuid
 
 import pytest
 
-from jobsched.db import firing, recovery
+from jobsched.db import claims, firing, recovery
 from tests.integration.factories import make_job
 
 MANY = 5000
@@ -36,6 +37,15 @@ def test_lost_messages_are_found_fast_with_statistics_that_know_of_none(link, cr
     began = time.monotonic()
     assert len(recovery.requeue_lost(link, "default", None)) == 1000
     assert time.monotonic() - began < 1
+
+
+def test_a_claim_looks_its_rows_up_by_id_with_statistics_that_know_of_none_queued(link, crowd):
+    link.execute("UPDATE execution SET state = 'queued', queued_at = now()")
+    for statement in (claims._CLAIM, claims._CANCEL_INSTEAD):
+        parameters = {"ids": list(range(1, 257)), "worker": uuid.uuid4()}
+        plan = "\n".join(row[0] for row in link.execute("EXPLAIN " + statement, parameters))
+        assert "execution_queued" not in plan, plan
+        assert "Seq Scan on execution" not in plan, plan
 
 
 def test_what_is_due_later_is_not_read(link):

@@ -180,6 +180,29 @@ def test_executions_of_a_job_that_somebody_deleted_by_hand_end(link):
     assert states(link) == {queued: "cancelled", running: "failed"}
 
 
+def test_a_claim_locks_in_order_of_ids_wherever_the_rows_lie(link, second):
+    worker, job = make_worker(link), make_job(link, due=None)
+    ids = [make_execution(link, job) for _ in range(20)]
+    link.execute(
+        "UPDATE execution SET queued_at = queued_at WHERE id = %s", (ids[0],)
+    )  # now the last of the table
+    link.execute("SET enable_indexscan = off")  # the planner's choice must not matter
+    with second.transaction() as cursor:
+        cursor.execute("SELECT FROM execution WHERE id = %s FOR UPDATE", (ids[0],))
+        claiming = threading.Thread(target=claims.claim, args=(link, worker, ids))
+        claiming.start()
+        waiting = (
+            "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        for _ in range(500):
+            if cursor.execute(waiting).fetchall():
+                break
+            cursor.execute("SELECT pg_sleep(0.01)")
+        cursor.execute("SELECT FROM execution WHERE id = ANY(%s) ORDER BY id FOR UPDATE NOWAIT", (ids,))
+    claiming.join()
+    assert set(states(link).values()) == {"running"}
+
+
 # Lost messages
 
 
