@@ -183,9 +183,8 @@ def test_executions_of_a_job_that_somebody_deleted_by_hand_end(link):
 def test_a_claim_locks_in_order_of_ids_wherever_the_rows_lie(link, second):
     worker, job = make_worker(link), make_job(link, due=None)
     ids = [make_execution(link, job) for _ in range(20)]
-    link.execute(
-        "UPDATE execution SET queued_at = queued_at WHERE id = %s", (ids[0],)
-    )  # now the last of the table
+    # Now the first id is the last in the table, and in the order of its queue.
+    link.execute("UPDATE execution SET queued_at = clock_timestamp() WHERE id = %s", (ids[0],))
     link.execute("SET enable_indexscan = off")  # the planner's choice must not matter
     with second.transaction() as cursor:
         cursor.execute("SELECT FROM execution WHERE id = %s FOR UPDATE", (ids[0],))
