@@ -12,6 +12,7 @@ import pycurl
 
 from jobsched.callback.answer import MAX_HEAD_BYTES, Headers, read_head
 from jobsched.callback.failure import Failure, classify
+from jobsched.callback.kept import Kept, Path
 from jobsched.callback.model import Call, Phases, Result
 from jobsched.callback.redirect import MAX_REDIRECTS, Request, location_of, next_request
 from jobsched.clock import utc_now
@@ -36,19 +37,21 @@ _HEAD_LARGE = Failure(
 
 
 class Flight:
-    """``check`` is the guard's; ``fixed`` are the options that are the same for every call."""
+    """``check`` is the guard's; ``fixed`` are the options that are the same for every call; ``kept`` is shared."""
 
     def __init__(
         self,
         *,
         check: Callable[[str], str | None],
         fixed: tuple[tuple[int, Any], ...],
+        kept: Kept,
         capture_bytes: int,
         read_limit: int,
     ) -> None:
         self.curl = pycurl.Curl()
         self.curl.flight = self
         self._check = check
+        self._kept = kept
         self._capture = capture_bytes
         self._read_limit = read_limit
         # The handle keeps these for good, so that no method is bound anew for a call.
@@ -69,6 +72,7 @@ class Flight:
             (pycurl.MAXAGE_CONN, _MAX_IDLE_SECONDS),
             (pycurl.MAXLIFETIME_CONN, _MAX_LIFETIME_SECONDS),
             (pycurl.OPENSOCKETFUNCTION, self._on_open),
+            (pycurl.PREREQFUNCTION, self._on_connection),
             (pycurl.WRITEFUNCTION, self._on_body),
         )
         self._on_read = self._read
@@ -82,6 +86,7 @@ class Flight:
         self.started = now
         self.deadline = now + call.timeout_seconds
         self.redirects = 0
+        self._fresh = False
         self._sent_before = False
         self._dns = self._connect = self._tls = self._first_byte = 0.0
         self.enter_hop(now)
@@ -97,12 +102,14 @@ class Flight:
         self._position = 0
         self._refused: str | None = None
         self._trouble: str | None = None
+        self._opened = False
+        self._path: Path | None = None
+        self._dead = False
 
-    def arm(self, target: TargetUrl, pin: list[str] | None, now: float, *, fresh: bool = False) -> None:
+    def arm(self, target: TargetUrl, pin: list[str] | None, now: float) -> None:
         """Set the handle up for this hop; the name lookup, if any, ended at ``now``.
 
-        ``pin`` is libcurl's RESOLVE; ``fresh`` asks for a new connection. Raises ValueError (UnicodeError,
-        pycurl.error) for what cannot be sent.
+        ``pin`` is libcurl's RESOLVE. Raises ValueError (UnicodeError, pycurl.error) for what cannot be sent.
         """
         self.target = target
         if self.waiting_since is not None:
@@ -120,7 +127,7 @@ class Flight:
         set_option(pycurl.HEADERFUNCTION, self._lines.append)
         set_option(pycurl.TIMEOUT_MS, left)
         set_option(pycurl.CONNECTTIMEOUT_MS, min(left, max(1, round(call.connect_timeout_seconds * 1000))))
-        set_option(pycurl.FRESH_CONNECT, fresh or call.fresh_connection or not request.body)
+        set_option(pycurl.FRESH_CONNECT, self._fresh or call.fresh_connection or not request.body)
         if pin is not None:
             set_option(pycurl.RESOLVE, pin)
         if request.method == "HEAD":
@@ -137,7 +144,18 @@ class Flight:
             set_option(pycurl.CUSTOMREQUEST, request.method)
 
     def land(self, number: int, detail: str, now: float) -> Result | None:
-        """libcurl is done, with its error ``number`` (0: none). None: ``request`` is now the next hop's."""
+        """libcurl is done, with its error ``number`` (0: none).
+
+        None: ``request`` is to be sent. It is the next hop's, or the same, of which nothing was sent because the
+        connection was dead.
+        """
+        if self._dead and number == pycurl.E_ABORTED_BY_CALLBACK:
+            self._fresh = True
+            return None
+        path = self._path
+        # Not ACTIVESOCKET, which the oldest pycurl of ours lacks.
+        if path is not None and self._opened and (fd := self.curl.getinfo(pycurl.LASTSOCKET)) >= 0:
+            self._kept.remember(path, fd)
         sent = self._measure()
         cut = number == pycurl.E_WRITE_ERROR and self._received > self._read_limit
         if number and not cut:
@@ -147,6 +165,10 @@ class Flight:
             return self.result(_HEAD_LARGE, now)
         headers = read_head(self._lines)
         if headers is None:
+            # libcurl takes this end for a success and keeps the connection. With TLS the end may have been read
+            # already, so that the socket is silent: what is not remembered counts as dead.
+            if path is not None:
+                self._kept.forget(path)
             return self.result(_HEAD_CUT, now)
         status: int = self.curl.getinfo(pycurl.RESPONSE_CODE)
         if self.call.follow_redirects and (location := location_of(status, headers)) is not None:
@@ -157,6 +179,7 @@ class Flight:
             except ValueError as error:
                 return self.result(Failure("target_refused", str(error), False), now)
             self.redirects += 1
+            self._fresh = False
             return None
         return self._answered(status, headers, now)
 
@@ -277,12 +300,25 @@ class Flight:
         if reason is not None:
             self._refused = reason
             return pycurl.SOCKET_BAD
+        self._opened = True
         try:
             return _Lent(socket.socket(address.family, address.socktype, address.protocol))
         except OSError as error:
             # Above all EMFILE. An exception here would only be printed.
             self._trouble = f"This worker cannot open a socket: {error.strerror}."
             return pycurl.SOCKET_BAD
+
+    def _on_connection(self, *path: Any) -> Any:
+        """The request is about to be sent. Its connection is new or kept; a dead one is noticed here."""
+        # libcurl cannot take a kept one for a call that asks for a fresh one. Were it ever to, this must not go
+        # round for ever.
+        if self._opened or self._fresh:
+            self._kept.forget(path)
+        elif not self._kept.is_idle(path):
+            self._dead = True
+            return pycurl.PREREQFUNC_ABORT
+        self._path = path
+        return pycurl.PREREQFUNC_OK
 
 
 class _Lent:

@@ -22,6 +22,7 @@ import pycurl
 from jobsched.callback.failure import Failure
 from jobsched.callback.flight import Flight
 from jobsched.callback.guard import Guard
+from jobsched.callback.kept import Kept
 from jobsched.callback.loop import Waker, best_watch
 from jobsched.callback.model import Call, Result
 from jobsched.callback.resolver import Addresses, Answer, Resolver
@@ -29,9 +30,6 @@ from jobsched.clock import monotonic
 from jobsched.domain.targets import TargetUrl, parse_url
 
 _REMEMBERED_PINS = 10_000
-
-# Until libcurl has dropped a connection for its age (flight._MAX_IDLE_SECONDS, counted in whole seconds).
-_DISTRUST_SECONDS = 2.0
 
 # Where distributions keep the certificates that an operator adds to; certifi is the last resort.
 _CA_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
@@ -74,7 +72,7 @@ class Transport:
         self._waiting: list[tuple[float, int, int]] = []
         self._resolved: deque[tuple[Flight, int, Answer]] = deque()
         self._pins: dict[tuple[str, int], tuple[Addresses, list[str] | str]] = {}
-        self._distrusted: dict[tuple[str, int], float] = {}
+        self._kept = Kept()
         self._timer_due = inf
         self._waker = Waker()
         self._watch = best_watch()
@@ -197,7 +195,7 @@ class Transport:
             self._end(flight, flight.timed_out(flight.redirects > 0, now))
             return
         try:
-            flight.arm(target, pin, now, fresh=self._distrusts(target, now))
+            flight.arm(target, pin, now)
         except (ValueError, pycurl.error):
             # The API refuses such jobs; a row that got past it must not hold up the others.
             message = "The request cannot be built: a header or the URL has characters that cannot be sent."
@@ -262,30 +260,11 @@ class Transport:
         now = monotonic()
         result = flight.land(number, detail, now)
         if result is not None:
-            if number == 0 and result.error_code == "protocol_error":
-                self._distrust(flight, now)
             self._end(flight, result)
             return
         self._detach(flight)
         flight.enter_hop(now)
         self._approach(flight, now)
-
-    def _distrust(self, flight: Flight, now: float) -> None:
-        """The answer is broken, but libcurl found it good, and keeps a connection that is closed already.
-
-        It would give it to the next call to this target, which would fail for what another one did.
-        """
-        assert flight.target is not None
-        if len(self._distrusted) >= _REMEMBERED_PINS:
-            self._distrusted.clear()
-        self._distrusted[flight.target.host, flight.target.port] = now + _DISTRUST_SECONDS
-
-    def _distrusts(self, target: TargetUrl, now: float) -> bool:
-        until = self._distrusted.get((target.host, target.port)) if self._distrusted else None
-        if until is not None and now >= until:
-            del self._distrusted[target.host, target.port]
-            until = None
-        return until is not None
 
     def _end(self, flight: Flight, result: Result) -> None:
         self._detach(flight)
@@ -305,6 +284,7 @@ class Transport:
             # Behind a proxy every socket leads to it; the operator chose it, and it guards what lies beyond.
             check=_allow_all if self._proxied else self._guard.check_address,
             fixed=self._fixed,
+            kept=self._kept,
             capture_bytes=self._capture_bytes,
             read_limit=self._read_limit,
         )
