@@ -111,9 +111,9 @@ class Reconcile:
                 instance.write_epoch(cursor, epoch)
         finally:
             self._link.execute("SELECT pg_advisory_unlock(%s)", (_REFILL_LOCK,))
-        if pushed or expected is not None:
-            tell = log.warning if pushed else log.info
-            tell("redis_refilled", executions=pushed, reason="its epoch was missing or not ours")
+        # A Redis that was empty when nothing waited is no cause for alarm, and the first start looks the same.
+        tell = log.warning if pushed else log.info
+        tell("redis_refilled", executions=pushed, reason="its epoch was missing or not ours")
         return pushed
 
     def _redis_is_ours(self) -> bool:
