@@ -57,7 +57,7 @@ def measure(stand: Stand, url: str, options: argparse.Namespace) -> None:
     if options.hanging:
         jobs = [row[0] for row in link.execute(JOB, (f"{url}/hang", 1))]
         rows = link.execute(FILL, {"jobs": jobs, "count": 1, "n": options.hanging})
-        link.execute("UPDATE job SET timeout_seconds = 30")
+        link.execute("UPDATE job SET timeout_seconds = 30, max_retry_count = 0")
         broker.push([("default", row[0]) for row in rows])
     jobs = [row[0] for row in link.execute(JOB, (url + options.path, options.jobs))]
     rows = link.execute(FILL, {"jobs": jobs, "count": len(jobs), "n": options.executions})
@@ -80,7 +80,7 @@ def measure(stand: Stand, url: str, options: argparse.Namespace) -> None:
     stand.wait(f"SELECT count(*) >= {options.executions} FROM execution_history", True, 60)
     cpu = cpu_seconds(worker.pid)
     durations = [
-        row[0] for row in link.execute("SELECT duration_ms FROM execution_history WHERE error_code IS NULL")
+        row[0] for row in link.execute("SELECT duration_ms FROM execution_history WHERE state = 'succeeded'")
     ]
     commits = link.execute("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")[0][
         0
