@@ -77,7 +77,8 @@ def measure(stand: Stand, url: str, options: argparse.Namespace) -> None:
         assert worker.poll() is None, stand.log_of("worker")
     seen = (done - first[1]) / (marks[-1][0] - first[0])
     stand.wait("SELECT count(*) FROM execution WHERE state <> 'running'", 0, 30)
-    stand.wait(f"SELECT count(*) >= {options.executions} FROM execution_history", True, 60)
+    everything = options.executions + options.hanging
+    stand.wait(f"SELECT count(*) >= {everything} FROM execution_history", True, 60)
     cpu = cpu_seconds(worker.pid)
     durations = [
         row[0] for row in link.execute("SELECT duration_ms FROM execution_history WHERE state = 'succeeded'")
