@@ -43,7 +43,7 @@ class JobCreate(Input):
         None,
         min_length=1,
         max_length=200,
-        description="Your own name for the job, unique in the project; see `PUT /api/v1/jobs/key/{key}`.",
+        description="Your own name for the job, unique in the project.",
         examples=["nightly-report"],
     )
     name: str | None = Field(None, max_length=200, description="A name for people.")

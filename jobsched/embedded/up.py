@@ -174,7 +174,11 @@ class _Up:
     def _migrate(self, environment: dict[str, str]) -> None:
         with timed("bringing the schema up to date"):
             self._migration = subprocess.Popen(
-                command("migrate"), env=environment, stdin=subprocess.DEVNULL, start_new_session=True
+                command("migrate"),
+                # Its progress is the line that this prints; what goes wrong is still said.
+                env={"JOBSCHED_LOG_LEVEL": "warning", **environment},
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
             )
             # It ends by itself even when a stop is asked for: half a migration helps nobody.
             code = self._migration.wait()
