@@ -12,6 +12,7 @@ from typing import Any
 
 from jobsched.db.claims import HISTORY_COLUMNS
 from jobsched.db.connection import Cursor, Link
+from jobsched.domain.misfire import MisfirePolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class DueSchedule:
     schedule: str
     timezone: str
     is_recurring: bool
-    misfire_policy: str
+    misfire_policy: MisfirePolicy
     misfire_grace_seconds: float
     priority: int
     pool: str

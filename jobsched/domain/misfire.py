@@ -6,6 +6,8 @@ from typing import Literal
 
 from jobsched.domain.schedule import Due
 
+MisfirePolicy = Literal["fire_once", "fire_all", "skip"]
+
 FIRE_ALL_LIMIT = 1000
 """One decision runs at most so many slots, whatever the policy: the newest."""
 
@@ -22,9 +24,7 @@ class MisfireDecision:
     skipped_newest: datetime | None
 
 
-def decide(
-    policy: Literal["fire_once", "fire_all", "skip"], due: Due, now: datetime, grace_seconds: float
-) -> MisfireDecision:
+def decide(policy: MisfirePolicy, due: Due, now: datetime, grace_seconds: float) -> MisfireDecision:
     """Judge the due slots of one job at ``now``. A slot is missed when it is more than the grace late.
 
     ``fire_once`` folds all into one run of the newest if any was missed, and also when more are due than one

@@ -49,7 +49,7 @@ def make_plan(due: DueSchedule, now: datetime, waiting: int) -> Plan:
     schedule = parse_schedule(due.schedule, due.timezone)
     gap = schedule.shortest_gap() if due.jitter_seconds else None
     slots, following = _due_slots(due, schedule, gap, now)
-    decision = decide(due.misfire_policy, slots, now, due.misfire_grace_seconds + due.jitter_seconds)  # type: ignore[arg-type]
+    decision = decide(due.misfire_policy, slots, now, due.misfire_grace_seconds + due.jitter_seconds)
     run = decision.run
     if due.max_runs is not None:
         run = run[: max(0, due.max_runs - due.runs)]
