@@ -19,6 +19,7 @@ list), ``GET /_count`` and ``POST /_reset`` are not recorded. One core serves mo
 
 import asyncio
 import json
+import resource
 import ssl
 import threading
 from collections import Counter
@@ -109,6 +110,7 @@ class Target:
 
     async def serve(self, on_ready: Callable[[], object]) -> None:
         """Serve until stopped or cancelled; ``on_ready`` is called once ``url`` is known."""
+        _raise_descriptor_limit()
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         server = await self._loop.create_server(
@@ -141,6 +143,14 @@ class Target:
         if self._waiters:
             with self._arrived:
                 self._arrived.notify_all()
+
+
+def _raise_descriptor_limit() -> None:
+    """An ordinary user's soft limit of 1,024 files is fewer than the calls that some tests leave hanging."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < 16_384:
+        wanted = 16_384 if hard == resource.RLIM_INFINITY else min(16_384, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @click.command()

@@ -135,7 +135,11 @@ def test_cron_works_without_a_server_and_refuses_what_never_matches():
 
 def start(*args: str) -> subprocess.Popen[bytes]:
     # The environment's coverage or warning settings must not print anything into the child's stderr.
-    code = "from jobsched.cli import main; main()"
+    # A shell that runs the tests in the background lets its children ignore Ctrl-C, which Python respects.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from jobsched.cli import main; main()"
+    )
     return subprocess.Popen(
         [sys.executable, "-c", code, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ
     )
