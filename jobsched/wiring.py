@@ -197,7 +197,6 @@ def run_migrate(settings: Settings) -> int:
 
     _configure_log(settings, "migrate")
     url = settings.need_database_url()
-    applied: list[str] = []
     stop = StopSignal()
     stop.install()
     if not wait_for(lambda: _ping(url), WAIT_SECONDS, stop, "Postgres"):
