@@ -116,7 +116,6 @@ class JobSchedule(Model):
     last_slot = TimestampField(null=True)
     anchor = TimestampField()
     runs = IntegerField()
-    seat = BigIntegerField(null=True)
     fault = TextField(null=True)
 
     class Meta:
