@@ -5,7 +5,7 @@ One that a worker claims meanwhile is no longer waiting and is left to run.
 
 from peewee import Database
 
-from jobsched.db.claims import HISTORY_COLUMNS
+from jobsched.db.claims import HISTORY_COLUMNS, UNBLOCK
 from jobsched.domain.states import WAITING
 
 _WAITING = ", ".join(f"'{state}'" for state in WAITING)
@@ -29,8 +29,8 @@ WITH chosen AS MATERIALIZED (
     SELECT DISTINCT ON (job_id) job_id, finished_at, 'cancelled' FROM gone ORDER BY job_id, finished_at DESC
     ON CONFLICT (job_id) DO UPDATE SET
         last_execution_time = excluded.last_execution_time, last_state = excluded.last_state
-    WHERE job_last.last_execution_time <= excluded.last_execution_time
-)
+    WHERE job_last.last_execution_time <= excluded.last_execution_time OR job_last.last_state = 'skipped'
+), {UNBLOCK}
 SELECT id FROM gone
 """
 

@@ -83,7 +83,10 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """Where an execution is after its attempt was recorded. ``due_in``: seconds until a retry."""
+    """Where an execution is after its attempt was recorded.
+
+    ``due_in``: seconds until its retry; 0 where its end lets another execution go.
+    """
 
     id: int
     state: str
@@ -123,6 +126,19 @@ HISTORY_COLUMNS = """id, project_id, job_id, trigger, scheduled_for, due_at, que
     finished_at, state, attempt, retry_count, max_retry_count, duration_ms, worker, response_status,
     response_headers, response_body, response_truncated, error_code, error_message, phases, attempts,
     job_version, redrive_of"""
+
+# The end of an execution lets go the one that its job's overlap policy has blocked. Nobody waits for a lock here:
+# whom this misses, a poller finds (recovery.unblock).
+UNBLOCK = """unblocked AS (
+    UPDATE execution b SET state = 'pending'
+    WHERE b.state = 'blocked' AND b.id = ANY(ARRAY(
+        SELECT w.id FROM (SELECT DISTINCT job_id FROM gone) AS g, LATERAL (
+            SELECT id FROM execution
+            WHERE state = 'blocked' AND job_id = g.job_id AND id NOT IN (SELECT id FROM gone)
+            LIMIT 1 FOR UPDATE SKIP LOCKED
+        ) AS w))
+    RETURNING b.job_id
+)"""
 
 _FINISH = f"""
 WITH o AS MATERIALIZED (
@@ -184,9 +200,10 @@ WITH o AS MATERIALIZED (
     SELECT DISTINCT ON (job_id) job_id, started_at, state FROM gone ORDER BY job_id, started_at DESC
     ON CONFLICT (job_id) DO UPDATE SET
         last_execution_time = excluded.last_execution_time, last_state = excluded.last_state
-    WHERE job_last.last_execution_time <= excluded.last_execution_time
-)
-SELECT id, state, NULL::float8 FROM gone UNION ALL SELECT id, 'retrying', due_in FROM retried
+    WHERE job_last.last_execution_time <= excluded.last_execution_time OR job_last.last_state = 'skipped'
+), {UNBLOCK}
+SELECT id, state, CASE WHEN EXISTS (SELECT FROM unblocked u WHERE u.job_id = gone.job_id) THEN 0::float8 END
+FROM gone UNION ALL SELECT id, 'retrying', due_in FROM retried
 """
 
 _HAND_BACK = """
@@ -203,7 +220,7 @@ WITH gone AS (
     WHERE e.id = ANY(%(ids)s) AND (e.state = 'queued') IS TRUE AND (e.cancel_requested_at IS NOT NULL
         OR NOT EXISTS (SELECT FROM job j WHERE j.id = e.job_id AND j.deleted_at IS NULL))
     RETURNING e.*, COALESCE((SELECT max_retry_count FROM job j WHERE j.id = e.job_id), 0) AS max_retry_count
-)
+), {UNBLOCK}
 INSERT INTO execution_history ({HISTORY_COLUMNS})
 SELECT id, project_id, job_id, trigger, scheduled_for, due_at, queued_at, NULL, clock_timestamp(), 'cancelled',
     attempt, retry_count, max_retry_count, NULL, NULL, NULL, NULL, NULL, false, 'cancelled',

@@ -1,4 +1,4 @@
-"""The moves a poller makes when time has come: fire due schedules, release what waits.
+"""The moves a poller makes when a schedule is due: fire its slots.
 
 Fire is one transaction a batch: the schedule rows are locked first, before anything is computed, and the new
 slot and the schedule's next time change together. A slot is a unique row, so it fires once whatever happens.
@@ -13,6 +13,7 @@ from typing import Any
 from jobsched.db.claims import HISTORY_COLUMNS
 from jobsched.db.connection import Cursor, Link
 from jobsched.domain.misfire import MisfirePolicy
+from jobsched.domain.overlap import Occupancy, OverlapPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class DueSchedule:
     is_recurring: bool
     misfire_policy: MisfirePolicy
     misfire_grace_seconds: float
+    overlap_policy: OverlapPolicy
     priority: int
     pool: str
     start_at: datetime | None
@@ -43,7 +45,7 @@ class DueSchedule:
 
 @dataclass(frozen=True, slots=True)
 class NewExecution:
-    """A slot to run. ``state`` is queued where its queue has room, else pending."""
+    """A slot to run. ``state``: queued, pending without room in its queue, or blocked by its job's overlap policy."""
 
     project_id: int
     job_id: int
@@ -57,7 +59,10 @@ class NewExecution:
 
 @dataclass(frozen=True, slots=True)
 class SkippedSlots:
-    """Slots that are not run: one row of history for ``count`` of them. ``error_code``: misfire or backlog."""
+    """Slots that are not run: one row of history for ``count`` of them.
+
+    ``error_code``: misfire, overlap or backlog.
+    """
 
     project_id: int
     job_id: int
@@ -101,9 +106,15 @@ WHERE job_id = %s FOR UPDATE
 
 # A statement of its own, after the lock: its snapshot sees the edit that may just have released the row.
 _JOBS = """
-SELECT id, project_id, schedule, timezone, is_recurring, misfire_policy, misfire_grace_seconds, priority, pool,
-    start_at, end_at, max_runs, jitter_seconds, max_retry_count, version
+SELECT id, project_id, schedule, timezone, is_recurring, misfire_policy, misfire_grace_seconds, overlap_policy,
+    priority, pool, start_at, end_at, max_runs, jitter_seconds, max_retry_count, version
 FROM job WHERE id = ANY(%s) AND is_active AND deleted_at IS NULL
+"""
+
+_OCCUPANCIES = """
+SELECT job_id, bool_or(state IN ('queued', 'running', 'retrying')), bool_or(state = 'blocked'),
+    bool_or(state = 'pending' AND due_at <= statement_timestamp())
+FROM execution WHERE job_id = ANY(%s) GROUP BY job_id
 """
 
 _INSERT = """
@@ -138,31 +149,6 @@ INSERT INTO job_last (job_id, last_execution_time, last_state)
 SELECT DISTINCT ON (job_id) job_id, finished_at, state FROM gone ORDER BY job_id, finished_at DESC
 ON CONFLICT (job_id) DO UPDATE SET
     last_execution_time = excluded.last_execution_time, last_state = excluded.last_state
-"""
-
-_WAITING_QUEUES = """
-WITH RECURSIVE q AS (
-    (SELECT queue FROM execution WHERE state IN ('pending', 'retrying') ORDER BY queue LIMIT 1)
-    UNION ALL
-    SELECT (SELECT e.queue FROM execution e WHERE e.state IN ('pending', 'retrying') AND e.queue > q.queue
-            ORDER BY e.queue LIMIT 1)
-    FROM q WHERE q.queue IS NOT NULL
-) SELECT queue FROM q WHERE queue IS NOT NULL
-"""
-
-# By priority, then by due time: a walk down the index for each priority that a band can hold, so that
-# neither rows due later nor a backlog of lower priority is ever read. ARRAY(…) is computed once, whatever the
-# planner believes about the table.
-_RELEASE = """
-UPDATE execution e SET state = 'queued', queued_at = clock_timestamp()
-WHERE e.state IN ('pending', 'retrying') AND e.id = ANY(ARRAY(
-    SELECT w.id FROM generate_series(10, 0, -1) AS p(priority), LATERAL (
-        SELECT id FROM execution
-        WHERE queue = %(queue)s AND state IN ('pending', 'retrying') AND priority = p.priority
-          AND due_at <= statement_timestamp()
-        ORDER BY due_at LIMIT %(room)s FOR UPDATE SKIP LOCKED
-    ) AS w LIMIT %(room)s))
-RETURNING e.id, -e.priority, e.due_at
 """
 
 _NEXT_DUE = """
@@ -227,6 +213,12 @@ def backlogs(cursor: Cursor, jobs: Sequence[int], limit: int) -> dict[int, int]:
     return {job: count for job, count in cursor.fetchall() if count}
 
 
+def occupancies(cursor: Cursor, jobs: Sequence[int]) -> dict[int, Occupancy]:
+    """What each of ``jobs`` has at the moment. The caller holds their schedules' locks; free jobs are left out."""
+    cursor.execute(_OCCUPANCIES, (list(jobs),))
+    return {job: Occupancy(*rest) for job, *rest in cursor.fetchall()}
+
+
 def insert(cursor: Cursor, executions: Sequence[NewExecution]) -> list[tuple[str, int]]:
     """Insert slots; one that exists already changes nothing. Returns (queue, id) of what is queued."""
     cursor.execute(_INSERT, (_as_json(executions),))
@@ -241,6 +233,11 @@ def advance(cursor: Cursor, advances: Sequence[Advance]) -> None:
 def skip(cursor: Cursor, slots: Sequence[SkippedSlots]) -> None:
     """Write what is not run into the history."""
     cursor.execute(_SKIP, (_as_json(slots),))
+
+
+def uncount(cursor: Cursor, job_id: int, slots: int) -> None:
+    """Take back ``slots`` that were counted as runs and are skipped after all. The caller holds the lock."""
+    cursor.execute("UPDATE job_schedule SET runs = GREATEST(runs - %s, 0) WHERE job_id = %s", (slots, job_id))
 
 
 def retire(cursor: Cursor, jobs: Sequence[int]) -> None:
@@ -258,17 +255,6 @@ def push_aside(cursor: Cursor, job_id: int, fault: str, seconds: float) -> None:
         "fault = %s WHERE job_id = %s",
         (seconds, fault[:2000].replace("\0", ""), job_id),
     )
-
-
-def waiting_queues(link: Link) -> list[str]:
-    """The queues in which something is pending or retrying, due or not."""
-    return [row[0] for row in link.execute(_WAITING_QUEUES)]
-
-
-def release(link: Link, queue: str, room: int) -> list[int]:
-    """Move up to ``room`` due executions of one queue to queued, by priority and due time."""
-    rows = link.execute(_RELEASE, {"queue": queue, "room": room})
-    return [execution for execution, _rank, _due_at in sorted(rows, key=lambda row: row[1:])]
 
 
 def next_due_in(link: Link) -> float | None:

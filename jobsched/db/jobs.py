@@ -183,6 +183,7 @@ class Jobs:
             now = self._now()
             if compact(spec.payload) != compact(job.spec.payload):
                 self._keep_payload_of_started(job)
+            let_go = spec.overlap_policy != job.spec.overlap_policy and self._let_go(job_id)
             with _key_is_free(spec.key):
                 Job.update(version=Job.version + 1, updated_at=now, **_columns(spec)).where(
                     Job.id == job_id
@@ -200,7 +201,8 @@ class Jobs:
                 JobSchedule.update(fault=None, **_schedule_columns(times)).where(
                     JobSchedule.job_id == job_id
                 ).execute()
-            return self._saved(project_id, job_id, times, now)
+            saved = self._saved(project_id, job_id, times, now)
+            return replace(saved, due_soon=saved.due_soon or let_go)
 
     def pause(self, project_id: int, job_id: int) -> Saved:
         """No new slots. Repeating it changes nothing. Raises NotFound."""
@@ -250,6 +252,20 @@ class Jobs:
             "WHERE job_id = %s AND attempt > 0 AND payload IS NULL ORDER BY id FOR UPDATE)",
             (compact(job.spec.payload), job.id),
         )
+
+    def _let_go(self, job_id: int) -> bool:
+        """The overlap policy changes: whom the old one blocked is judged anew. Whether there was any.
+
+        All that waits is locked, so that a poller which has read the old policy is done with these rows first.
+        """
+        cursor = self._database.execute_sql(
+            "WITH waiting AS MATERIALIZED (SELECT id FROM execution WHERE job_id = %s "
+            "AND state IN ('pending', 'blocked') ORDER BY id FOR UPDATE) "
+            "UPDATE execution e SET state = 'pending' FROM waiting w WHERE e.id = w.id AND e.state = 'blocked' "
+            "RETURNING e.id",
+            (job_id,),
+        )
+        return bool(cursor.fetchall())
 
     def _saved(self, project_id: int, job_id: int, times: Times | None, now: datetime) -> Saved:
         return Saved(self._get(project_id, job_id), times is not None and self._due_soon(times, now))

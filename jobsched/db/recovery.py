@@ -7,7 +7,7 @@ got an owner meanwhile is left alone.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from jobsched.db.claims import HISTORY_COLUMNS, in_halves
+from jobsched.db.claims import HISTORY_COLUMNS, UNBLOCK, in_halves
 from jobsched.db.connection import Link
 from jobsched.domain.retry import POISON_LOSSES
 from jobsched.errors import DatabaseRefused
@@ -104,10 +104,22 @@ WITH lost AS MATERIALIZED ({_LOST}), verdict AS (
     FROM gone ORDER BY job_id, at DESC
     ON CONFLICT (job_id) DO UPDATE SET
         last_execution_time = excluded.last_execution_time, last_state = excluded.last_state
-    WHERE job_last.last_execution_time <= excluded.last_execution_time
-)
+    WHERE job_last.last_execution_time <= excluded.last_execution_time OR job_last.last_state = 'skipped'
+), {UNBLOCK}
 SELECT (SELECT count(*) FROM retried), (SELECT count(*) FILTER (WHERE final = 'failed') FROM gone),
     (SELECT count(*) FILTER (WHERE final = 'cancelled') FROM gone)
+"""
+
+# Whose job is free, or does not block any more. The end of an execution lets go whom it blocks by itself, except
+# where both happened in the same instant.
+_UNBLOCK = """
+UPDATE execution b SET state = 'pending'
+WHERE b.state = 'blocked' AND b.id = ANY(ARRAY(
+    SELECT w.id FROM execution w LEFT JOIN job j ON j.id = w.job_id
+    WHERE w.state = 'blocked' AND (j.overlap_policy IS DISTINCT FROM 'queue' OR NOT EXISTS (
+        SELECT FROM execution o WHERE o.job_id = w.job_id AND o.state IN ('queued', 'running', 'retrying')))
+    ORDER BY w.id LIMIT %s FOR UPDATE OF w SKIP LOCKED))
+RETURNING b.id
 """
 
 _QUEUED_QUEUES = """
@@ -178,6 +190,11 @@ def _recover_in_halves(link: Link, limit: int) -> Recovered:
     return Recovered(
         sum(one.retrying for one in done), sum(one.failed for one in done), sum(one.cancelled for one in done)
     )
+
+
+def unblock(link: Link, limit: int = 500) -> int:
+    """Let blocked executions go whose job is free. Returns how many."""
+    return len(link.execute(_UNBLOCK, (limit,)))
 
 
 def queued_queues(link: Link) -> list[str]:

@@ -212,7 +212,6 @@ def _read(
     end_at = rules.read_bound("endAt", job.end_at, job.timezone, faults)
     if start_at and end_at and end_at < start_at:
         faults.append(Fault("/endAt", "is before startAt"))
-    faults += rules.policy_faults(job)
     if faults:
         raise InvalidInput(faults, "The job is not valid.")
     values = {name: getattr(job, name) for name in JobCreate.model_fields}

@@ -114,11 +114,3 @@ def read_bound(name: str, text: str | None, timezone: str, faults: list[Fault]) 
         faults.append(Fault(pointer(name), str(error)))
         return None
 
-
-def policy_faults(job: JobCreate) -> Iterator[Fault]:
-    """What this version stores but does not do yet is refused, rather than silently done otherwise."""
-    if job.overlap_policy != "allow":
-        yield Fault(
-            "/overlapPolicy",
-            f"{job.overlap_policy} is not available in this version; only allow is",
-        )

@@ -6,6 +6,8 @@ from datetime import datetime
 from jobsched.db import firing
 from jobsched.db.connection import Cursor, Link
 from jobsched.db.firing import DueSchedule
+from jobsched.domain.overlap import FREE
+from jobsched.domain.queues import queue_name
 from jobsched.errors import DatabaseRefused, QueueUnavailable
 from jobsched.log import get_logger
 from jobsched.poller.plan import BACKLOG_LIMIT, Plan, make_plan
@@ -87,8 +89,8 @@ class Fire:
         if not due:
             return Fired(more=bool(orphans)), []
         plans = self._plan(cursor, due, now, batch)
-        queued = self._write(cursor, plans)
-        count = sum(len(plan.run) for _due, plan in plans)
+        queued = _write(cursor, [plan for _due, plan in plans])
+        count = sum(len(plan.executions) for _due, plan in plans)
         skipped = sum(slots.count for _due, plan in plans for slots in plan.skipped)
         lag = max(((now - one.next_execution_time).total_seconds() for one, _plan in plans), default=0.0)
         return Fired(
@@ -99,34 +101,45 @@ class Fire:
         self, cursor: Cursor, due: list[DueSchedule], now: datetime, batch: int
     ) -> list[tuple[DueSchedule, Plan]]:
         waiting = firing.backlogs(cursor, [one.job_id for one in due], BACKLOG_LIMIT)
+        rooms = firing.rooms(cursor, sorted({_queue(one) for one in due}), self._high_water)
+        exclusive = [one.job_id for one in due if one.overlap_policy != "allow"]
+        occupancies = firing.occupancies(cursor, exclusive) if exclusive else {}
         plans: list[tuple[DueSchedule, Plan]] = []
         left = batch
         for one in due:
             try:
-                plan = make_plan(one, now, waiting.get(one.job_id, 0))
+                plan = make_plan(
+                    one,
+                    now,
+                    waiting=waiting.get(one.job_id, 0),
+                    room=rooms[_queue(one)],
+                    occupancy=occupancies.get(one.job_id, FREE),
+                )
             except Exception as error:
                 # Pure code on one row: whatever it raises is that row's, and must not stop all the others.
                 _set_aside(cursor, one.job_id, str(error) or type(error).__name__)
                 continue
-            if plans and len(plan.run) > left:
+            if plans and len(plan.executions) > left:
                 break
-            left -= len(plan.run)
+            left -= len(plan.executions)
+            rooms[_queue(one)] -= plan.queued
             plans.append((one, plan))
         return plans
 
-    def _write(self, cursor: Cursor, plans: list[tuple[DueSchedule, Plan]]) -> list[tuple[str, int]]:
-        rooms = firing.rooms(cursor, sorted({plan.queue for _one, plan in plans}), self._high_water)
-        executions = []
-        for one, plan in plans:
-            executions += plan.executions(one, rooms[plan.queue])
-            rooms[plan.queue] -= len(plan.run)
-        queued = firing.insert(cursor, executions) if executions else []
-        skipped = [slots for _one, plan in plans for slots in plan.skipped]
-        if skipped:
-            firing.skip(cursor, skipped)
-        if plans:
-            firing.advance(cursor, [plan.advance for _one, plan in plans])
-        return queued
+
+def _write(cursor: Cursor, plans: list[Plan]) -> list[tuple[str, int]]:
+    executions = [one for plan in plans for one in plan.executions]
+    queued = firing.insert(cursor, executions) if executions else []
+    skipped = [slots for plan in plans for slots in plan.skipped]
+    if skipped:
+        firing.skip(cursor, skipped)
+    if plans:
+        firing.advance(cursor, [plan.advance for plan in plans])
+    return queued
+
+
+def _queue(due: DueSchedule) -> str:
+    return queue_name(due.pool, due.priority)
 
 
 def _set_aside(cursor: Cursor, job_id: int, fault: str) -> None:

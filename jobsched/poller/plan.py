@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from jobsched.db.firing import Advance, DueSchedule, NewExecution, SkippedSlots
 from jobsched.domain.advance import next_slot
 from jobsched.domain.misfire import DUE_LIMIT, decide
+from jobsched.domain.overlap import Occupancy, admit_slots, reason
 from jobsched.domain.queues import queue_name
 from jobsched.domain.schedule import Due, Schedule, effective_time, parse_schedule
 
@@ -17,44 +18,35 @@ _JUST_BEFORE = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The slots of one job to run, oldest first, with their due times; what is not run; what comes next."""
+    """The slots of one job to insert, oldest first; what is not run; what comes next."""
 
-    queue: str
-    run: tuple[tuple[datetime, datetime], ...]
+    executions: tuple[NewExecution, ...]
     skipped: tuple[SkippedSlots, ...]
     advance: Advance
 
-    def executions(self, due: DueSchedule, room: int) -> list[NewExecution]:
-        """The executions to insert: queued as long as their queue has ``room``, then pending."""
-        return [
-            NewExecution(
-                due.project_id,
-                due.job_id,
-                slot,
-                due_at,
-                "queued" if number < room else "pending",
-                due.priority,
-                due.pool,
-                self.queue,
-            )
-            for number, (slot, due_at) in enumerate(self.run)
-        ]
+    @property
+    def queued(self) -> int:
+        """How many of the executions take room in their queue."""
+        return sum(one.state == "queued" for one in self.executions)
 
 
-def make_plan(due: DueSchedule, now: datetime, waiting: int) -> Plan:
-    """Judge a schedule that is due at ``now``; ``waiting`` is how many executions of its job wait already.
+def make_plan(due: DueSchedule, now: datetime, *, waiting: int, room: int, occupancy: Occupancy) -> Plan:
+    """Judge a schedule that is due at ``now``.
 
+    ``waiting`` is how many executions of its job wait already, ``room`` how many more its queue takes,
+    ``occupancy`` what the job has (looked at by overlap policies only).
     Raises InvalidSchedule where the stored schedule cannot be read, which only a hand in the tables can do.
     """
     schedule = parse_schedule(due.schedule, due.timezone)
     gap = schedule.shortest_gap() if due.jitter_seconds else None
     slots, following = _due_slots(due, schedule, gap, now)
     decision = decide(due.misfire_policy, slots, now, due.misfire_grace_seconds + due.jitter_seconds)
-    run = decision.run
+    run = decision.run if due.is_recurring else decision.run[:1]
+    fates = admit_slots(due.overlap_policy, occupancy, len(run), room)
+    admitted = [(slot, fate) for slot, fate in zip(run, fates, strict=True) if fate != "skipped"]
+    overlapping = [slot for slot, fate in zip(run, fates, strict=True) if fate == "skipped"]
     if due.max_runs is not None:
-        run = run[: max(0, due.max_runs - due.runs)]
-    if not due.is_recurring:
-        run = run[:1]
+        admitted = admitted[: max(0, due.max_runs - due.runs)]
     skipped = []
     if decision.skipped and decision.skipped_newest is not None:
         message = (
@@ -62,27 +54,49 @@ def make_plan(due: DueSchedule, now: datetime, waiting: int) -> Plan:
             f"the job's misfire policy is {due.misfire_policy}."
         )
         skipped.append(_skipped(due, decision.skipped_newest, decision.skipped, "misfire", message))
-    if waiting + len(run) > BACKLOG_LIMIT:
+    if overlapping:
+        message = reason(due.overlap_policy)
+        skipped.append(_skipped(due, overlapping[-1], len(overlapping), "overlap", message))
+    if waiting + len(admitted) > BACKLOG_LIMIT:
         keep = max(0, BACKLOG_LIMIT - waiting)
         message = f"{waiting} executions of this job were waiting already."
-        skipped.append(_skipped(due, run[-1], len(run) - keep, "backlog", message))
-        run = run[:keep]
+        skipped.append(_skipped(due, admitted[-1][0], len(admitted) - keep, "backlog", message))
+        admitted = admitted[:keep]
     newest = slots.slots[-1]
-    runs = due.runs + len(run)
+    runs = due.runs + len(admitted)
     if slots.count > 1 or runs != due.runs + 1:
         following = _following(due, schedule, newest, runs)
+    queue = queue_name(due.pool, due.priority)
     return Plan(
-        queue=queue_name(due.pool, due.priority),
-        run=tuple((slot, effective_time(slot, due.job_id, due.jitter_seconds, gap)) for slot in run),
-        skipped=tuple(skipped),
-        advance=Advance(
-            due.job_id,
-            following,
-            following and effective_time(following, due.job_id, due.jitter_seconds, gap),
-            newest,
-            runs,
+        executions=tuple(
+            NewExecution(
+                due.project_id,
+                due.job_id,
+                slot,
+                effective_time(slot, due.job_id, due.jitter_seconds, gap),
+                fate,
+                due.priority,
+                due.pool,
+                queue,
+            )
+            for slot, fate in admitted
         ),
+        skipped=tuple(skipped),
+        advance=_advance(due, following, newest, runs, gap),
     )
+
+
+def next_without_skipped(due: DueSchedule) -> Advance:
+    """The schedule of a job after slots that were counted as runs were taken back from ``due.runs``.
+
+    One that had used up its runs goes on after its last slot.
+    """
+    following: datetime | None = due.next_slot
+    schedule = parse_schedule(due.schedule, due.timezone)
+    if following is None and due.last_slot is not None:
+        following = _following(due, schedule, due.last_slot, due.runs)
+    gap = schedule.shortest_gap() if due.jitter_seconds else None
+    return _advance(due, following, due.last_slot, due.runs, gap)
 
 
 def _due_slots(
@@ -119,3 +133,10 @@ def _skipped(due: DueSchedule, newest: datetime, count: int, code: str, message:
     return SkippedSlots(
         due.project_id, due.job_id, newest, count, code, message, due.max_retry_count, due.version
     )
+
+
+def _advance(
+    due: DueSchedule, following: datetime | None, last_slot: datetime | None, runs: int, gap: timedelta | None
+) -> Advance:
+    effective = following and effective_time(following, due.job_id, due.jitter_seconds, gap)
+    return Advance(due.job_id, following, effective, last_slot, runs)

@@ -44,11 +44,12 @@ class Dispatch:
         fired = self._fire.run_once()
         released = self._release.run_once()
         self.lag = fired.lag
-        if fired.executions or fired.skipped or released.executions:
+        if fired.executions or fired.skipped or released.executions or released.skipped or released.blocked:
             log.debug(
                 "dispatched",
                 fired=fired.executions,
-                skipped=fired.skipped,
+                skipped=fired.skipped + released.skipped,
+                blocked=released.blocked,
                 released=released.executions,
                 lag_seconds=round(fired.lag, 3),
             )
@@ -102,9 +103,9 @@ class Poller:
         self._links = [Link(url, f"poller-{name}") for name in ("dispatch", "reconcile", "house", "beat")]
         dispatching, reconciling, keeping, beating = self._links
         self.dispatch = Dispatch(dispatching, broker, high_water, poll_interval)
-        self._reconcile = Reconcile(reconciling, broker)
-        self._heartbeat = Heartbeat(beating, self.dispatch)
         loop = _service("dispatch", self.dispatch.run_once)
+        self._reconcile = Reconcile(reconciling, broker, loop.wake)
+        self._heartbeat = Heartbeat(beating, self.dispatch)
         self._listener = Listener(url, "poller-listen")
         self._wake = loop.wake
         self.services = [

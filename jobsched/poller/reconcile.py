@@ -1,6 +1,7 @@
 """Reconcile: put right what a crash, a wiped Redis or a lost message left behind."""
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from jobsched import clock
@@ -29,25 +30,37 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """What one round put right. ``recovered``: taken from lost workers; ``pushed``: messages sent again."""
+    """What one round put right.
+
+    ``recovered``: taken from lost workers; ``unblocked``: let go since their job is free; ``pushed``: messages
+    sent again.
+    """
 
     dead: int = 0
     recovered: int = 0
+    unblocked: int = 0
     pushed: int = 0
 
 
 class Reconcile:
-    """One round every 2 s; every statement is bounded and repeats its condition."""
+    """One round every 2 s; every statement is bounded and repeats its condition.
 
-    def __init__(self, link: Link, broker: Broker) -> None:
+    ``wake`` is called when a round has made something due.
+    """
+
+    def __init__(self, link: Link, broker: Broker, wake: Callable[[], None] = lambda: None) -> None:
         self._link = link
         self._broker = broker
+        self._wake = wake
         self._watch = Watch()
 
     def run_once(self) -> Reconciled:
         """Find dead processes, take their executions back, send lost messages again."""
         dead = self._declare_dead()
         recovered = self._recover()
+        unblocked = recovery.unblock(self._link, BATCH)
+        if recovered or unblocked:
+            self._wake()
         try:
             refilled = self._refill_if_wiped()
             pushed = refilled if refilled else self._push_lost()
@@ -55,9 +68,9 @@ class Reconcile:
             log.debug("redis_away", error=str(error))
             pushed = 0
         workers.bury(self._link, _BURY_AFTER)
-        done = Reconciled(dead, recovered, pushed)
+        done = Reconciled(dead, recovered, unblocked, pushed)
         if dead or recovered or pushed:
-            log.info("reconciled", dead=dead, recovered=recovered, pushed=pushed)
+            log.info("reconciled", dead=dead, recovered=recovered, unblocked=unblocked, pushed=pushed)
         return done
 
     def _declare_dead(self) -> int:

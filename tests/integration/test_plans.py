@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 
-from jobsched.db import claims, firing, recovery
+from jobsched.db import claims, firing, recovery, releasing
 from tests.integration.factories import make_job
 
 MANY = 5000
@@ -28,7 +28,11 @@ def crowd(link):
 
 def test_a_release_of_many_takes_no_time(link, crowd):
     began = time.monotonic()
-    assert len(firing.release(link, "default", 2000)) == 2000
+    with link.transaction() as cursor:
+        waiting = releasing.lock_due(cursor, "default", 2000)
+        assert releasing.disallowing(cursor, sorted({one.job_id for one in waiting})) == []
+        releasing.queue(cursor, [one.id for one in waiting])
+    assert link.execute("SELECT count(*) FROM execution WHERE state = 'queued'") == [(2000,)]
     assert time.monotonic() - began < 1
 
 
@@ -52,7 +56,7 @@ def test_what_is_due_later_is_not_read(link):
     link.execute("SET enable_seqscan = off")
     for statement, parameters in [
         (firing._LOCK_DUE, (10,)),
-        (firing._RELEASE, {"queue": "default", "room": 10}),
+        (releasing._LOCK_DUE, {"queue": "default", "room": 10, "without": []}),
     ]:
         plan = "\n".join(row[0] for row in link.execute("EXPLAIN " + statement, parameters))
         conditions = [line for line in plan.splitlines() if "Index Cond" in line]

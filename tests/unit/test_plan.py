@@ -3,8 +3,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from jobsched.db.firing import DueSchedule
+from jobsched.domain.overlap import FREE, Occupancy
 from jobsched.errors import InvalidSchedule
-from jobsched.poller.plan import BACKLOG_LIMIT, make_plan
+from jobsched.poller import plan as planning
+from jobsched.poller.plan import BACKLOG_LIMIT, next_without_skipped
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -25,6 +27,7 @@ def due(**fields):
         "is_recurring": True,
         "misfire_policy": "fire_once",
         "misfire_grace_seconds": 60.0,
+        "overlap_policy": "allow",
         "priority": 5,
         "pool": "default",
         "start_at": None,
@@ -37,13 +40,21 @@ def due(**fields):
     return DueSchedule(**{**values, **fields})
 
 
+def make_plan(job, now, waiting=0, room=100, occupancy=FREE):
+    return planning.make_plan(job, now, waiting=waiting, room=room, occupancy=occupancy)
+
+
 def slots(plan):
-    return [slot for slot, _due_at in plan.run]
+    return [one.scheduled_for for one in plan.executions]
+
+
+def skips(plan):
+    return [(one.count, one.error_code, one.scheduled_for) for one in plan.skipped]
 
 
 def test_a_slot_on_time_runs_and_the_next_one_follows():
-    plan = make_plan(due(), NOON + timedelta(milliseconds=3), 0)
-    assert plan.run == ((NOON, NOON),)
+    plan = make_plan(due(), NOON + timedelta(milliseconds=3))
+    assert [(one.scheduled_for, one.due_at) for one in plan.executions] == [(NOON, NOON)]
     assert plan.skipped == ()
     advance = plan.advance
     assert (advance.next_slot, advance.next_execution_time) == (NOON + HOUR, NOON + HOUR)
@@ -51,7 +62,7 @@ def test_a_slot_on_time_runs_and_the_next_one_follows():
 
 
 def test_slots_missed_fold_into_one_run_of_the_newest():
-    plan = make_plan(due(), NOON + 5.5 * HOUR, 0)
+    plan = make_plan(due(), NOON + 5.5 * HOUR)
     assert slots(plan) == [NOON + 5 * HOUR]
     assert [(one.count, one.error_code, one.scheduled_for) for one in plan.skipped] == [
         (5, "misfire", NOON + 4 * HOUR)
@@ -61,38 +72,38 @@ def test_slots_missed_fold_into_one_run_of_the_newest():
 
 
 def test_runs_stop_at_max_runs():
-    plan = make_plan(due(misfire_policy="fire_all", max_runs=3, runs=1), NOON + 5.5 * HOUR, 0)
+    plan = make_plan(due(misfire_policy="fire_all", max_runs=3, runs=1), NOON + 5.5 * HOUR)
     assert slots(plan) == [NOON, NOON + HOUR]
     assert (plan.advance.next_slot, plan.advance.runs) == (None, 3)
 
 
 def test_slots_after_the_end_are_never_due():
-    plan = make_plan(due(misfire_policy="fire_all", end_at=NOON + HOUR), NOON + 5.5 * HOUR, 0)
+    plan = make_plan(due(misfire_policy="fire_all", end_at=NOON + HOUR), NOON + 5.5 * HOUR)
     assert slots(plan) == [NOON, NOON + HOUR]
     assert plan.advance.next_slot is None
 
 
 def test_a_cron_that_does_not_recur_runs_once():
-    plan = make_plan(due(schedule="0 * * * *", is_recurring=False), NOON, 0)
+    plan = make_plan(due(schedule="0 * * * *", is_recurring=False), NOON)
     assert slots(plan) == [NOON]
     assert plan.advance.next_slot is None
 
 
 def test_jitter_delays_a_slot_but_is_no_lateness():
     job = due(jitter_seconds=1800.0, misfire_policy="skip")
-    planned = make_plan(job, NOON + timedelta(seconds=1799), 0)
-    [(slot, due_at)] = planned.run
-    assert slot == NOON
-    assert NOON <= due_at < NOON + timedelta(seconds=1800)
+    planned = make_plan(job, NOON + timedelta(seconds=1799))
+    [one] = planned.executions
+    assert one.scheduled_for == NOON
+    assert NOON <= one.due_at < NOON + timedelta(seconds=1800)
     assert planned.advance.next_slot == NOON + HOUR
     assert NOON + HOUR <= planned.advance.next_execution_time < NOON + 1.5 * HOUR
 
 
 def test_a_slot_whose_jitter_is_not_over_waits():
     job = due(jitter_seconds=3599.0)
-    first = make_plan(job, NOON + timedelta(seconds=3599), 0)
+    first = make_plan(job, NOON + timedelta(seconds=3599))
     following = first.advance.next_execution_time
-    plan = make_plan(job, following - timedelta(milliseconds=1), 0)
+    plan = make_plan(job, following - timedelta(milliseconds=1))
     assert slots(plan) == [NOON]
     assert plan.advance.next_slot == NOON + HOUR
 
@@ -100,15 +111,16 @@ def test_a_slot_whose_jitter_is_not_over_waits():
 @pytest.mark.parametrize(("waiting", "run"), [(BACKLOG_LIMIT - 1, 1), (BACKLOG_LIMIT, 0)])
 def test_a_job_with_too_many_waiting_gets_its_slot_skipped(waiting, run):
     plan = make_plan(due(), NOON, waiting)
-    assert len(plan.run) == run
+    assert len(plan.executions) == run
     assert [one.error_code for one in plan.skipped] == ["backlog"] * (1 - run)
     assert plan.advance.runs == run
 
 
 def test_executions_wait_as_pending_where_the_room_ends():
     job = due(misfire_policy="fire_all", priority=9)
-    plan = make_plan(job, NOON + 2.5 * HOUR, 0)
-    assert [(one.state, one.queue) for one in plan.executions(job, 2)] == [
+    plan = make_plan(job, NOON + 2.5 * HOUR, room=2)
+    assert plan.queued == 2
+    assert [(one.state, one.queue) for one in plan.executions] == [
         ("queued", "default.high"),
         ("queued", "default.high"),
         ("pending", "default.high"),
@@ -117,4 +129,53 @@ def test_executions_wait_as_pending_where_the_room_ends():
 
 def test_a_schedule_that_cannot_be_read_raises():
     with pytest.raises(InvalidSchedule):
-        make_plan(due(schedule="nonsense"), NOON, 0)
+        make_plan(due(schedule="nonsense"), NOON)
+
+
+@pytest.mark.parametrize(
+    ("policy", "occupancy", "states", "skipped"),
+    [
+        ("allow", Occupancy(occupied=True, blocked=True), ["queued"] * 3, []),
+        ("skip", FREE, ["queued"], [(2, "overlap", NOON + 2 * HOUR)]),
+        ("skip", Occupancy(occupied=True), [], [(3, "overlap", NOON + 2 * HOUR)]),
+        ("queue", FREE, ["queued", "blocked"], [(1, "overlap", NOON + 2 * HOUR)]),
+        ("queue", Occupancy(occupied=True), ["blocked"], [(2, "overlap", NOON + 2 * HOUR)]),
+        ("queue", Occupancy(occupied=True, blocked=True), [], [(3, "overlap", NOON + 2 * HOUR)]),
+        ("queue", Occupancy(occupied=True, undecided=True), ["pending"], [(2, "overlap", NOON + 2 * HOUR)]),
+        ("queue", Occupancy(blocked=True), ["pending"], [(2, "overlap", NOON + 2 * HOUR)]),
+    ],
+)
+def test_an_overlap_policy_decides_about_slots_that_fire_together(policy, occupancy, states, skipped):
+    job = due(misfire_policy="fire_all", overlap_policy=policy)
+    plan = make_plan(job, NOON + 2.5 * HOUR, occupancy=occupancy)
+    assert [one.state for one in plan.executions] == states
+    assert skips(plan) == skipped
+    assert plan.advance.runs == len(states)
+    assert plan.advance.next_slot == NOON + 3 * HOUR
+
+
+def test_without_room_nothing_is_decided_about_overlaps():
+    job = due(misfire_policy="fire_all", overlap_policy="skip")
+    plan = make_plan(job, NOON + 2.5 * HOUR, room=0, occupancy=Occupancy(occupied=True))
+    assert [one.state for one in plan.executions] == ["pending"] * 3
+    assert skips(plan) == []
+
+
+def test_a_slot_that_is_skipped_for_an_overlap_is_no_run():
+    job = due(overlap_policy="skip", max_runs=5, runs=4)
+    plan = make_plan(job, NOON, occupancy=Occupancy(occupied=True))
+    assert (plan.advance.runs, plan.advance.next_slot) == (4, NOON + HOUR)
+    plan = make_plan(due(overlap_policy="queue", misfire_policy="fire_all", max_runs=1), NOON + 1.5 * HOUR)
+    assert [one.state for one in plan.executions] == ["queued"]
+    assert (plan.advance.runs, plan.advance.next_slot) == (1, None)
+
+
+def test_a_schedule_goes_on_when_a_counted_slot_is_taken_back():
+    used_up = due(next_slot=None, next_execution_time=None, last_slot=NOON, max_runs=3, runs=2)
+    assert next_without_skipped(used_up).next_slot == NOON + HOUR
+    still_used_up = due(next_slot=None, next_execution_time=None, last_slot=NOON, max_runs=3, runs=3)
+    assert next_without_skipped(still_used_up).next_slot is None
+    going_on = due(last_slot=NOON - HOUR, max_runs=9, runs=2)
+    assert next_without_skipped(going_on).next_slot == NOON
+    once = due(next_slot=None, next_execution_time=None, last_slot=NOON, runs=0, is_recurring=False)
+    assert next_without_skipped(once).next_slot is None

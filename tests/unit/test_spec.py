@@ -265,13 +265,6 @@ def test_jitter_stays_below_the_shortest_gap():
     assert create({"schedule": "@in 10s", "api": "http://a.example/", "jitterSeconds": 86400})
 
 
-def test_an_overlap_policy_of_the_next_version_is_refused_honestly():
-    assert (
-        "not available in this version"
-        in messages(create, MINIMAL | {"overlapPolicy": "skip"})["/overlapPolicy"]
-    )
-
-
 def test_merge_removes_with_null_and_replaces_payload_and_headers_whole():
     spec = create(
         MINIMAL
