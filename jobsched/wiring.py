@@ -44,6 +44,7 @@ def make_app(settings: Settings) -> "Flask":
     from jobsched.callback.guard import Guard
     from jobsched.db.connection import Link, open_pool
     from jobsched.db.executions import Executions
+    from jobsched.db.idempotency import IdempotencyKeys
     from jobsched.db.jobs import Jobs
     from jobsched.db.keys import Keys
     from jobsched.db.migrate import check_schema
@@ -94,6 +95,7 @@ def make_app(settings: Settings) -> "Flask":
             moves=UserMoves(database),
             keys=Keys(database),
             stats=Stats(database),
+            idempotency=IdempotencyKeys(database),
             check_target=check_target,
             check_schema=check_current_schema,
             wake=Notifier(url).wake,

@@ -20,6 +20,8 @@ _TABLES = (
     "job_schedule",
     "job",
     "api_key",
+    "idempotency_key",
+    "signing_secret",
     "worker_process",
 )
 

@@ -452,6 +452,7 @@ def app() -> Any:
             moves=nothing,
             keys=nothing,
             stats=nothing,
+            idempotency=nothing,
             check_target=nothing,
             check_schema=nothing,
             wake=nothing,

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from threading import Lock
 
 from flask import Flask, Response, g, request
@@ -16,6 +17,7 @@ from jobsched.log import get_logger
 from jobsched.web import auth, errors
 from jobsched.web.api import dead_letters, executions, jobs, system
 from jobsched.web.docs_page import CSP, render_docs, stylesheet
+from jobsched.web.idempotency import Once, after_commit
 from jobsched.web.params import IdConverter
 from jobsched.web.routing import BEARER, Api
 from jobsched.web.schemas import Problem
@@ -47,7 +49,8 @@ def create_app(services: Services) -> Flask:
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = True
 
-    api = Api(app)
+    services = replace(services, wake=after_commit(services.wake))
+    api = Api(app, Once(services.idempotency))
     for module in (jobs, executions, dead_letters, system):
         module.register(api, services)
     _serve_document(app, api)

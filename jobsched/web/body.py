@@ -26,7 +26,7 @@ MERGE_PATCH: Final = "application/merge-patch+json"
 def read_json(*types: str) -> Any:
     """The JSON value of the body, of one of the media ``types`` (application/json where none is named)."""
     _check_type(types or (JSON,))
-    raw = _read()
+    raw = read_bytes()
     if not raw.strip():
         raise RequestRefused(400, "invalid_json", "The body is empty; JSON is expected.")
     return parse_json(raw)
@@ -34,7 +34,7 @@ def read_json(*types: str) -> Any:
 
 def read_optional_json() -> Any:
     """As ``read_json``, but None where no body was sent; a body that says null is refused."""
-    if not _read():
+    if not read_bytes():
         return None
     value = read_json()
     if value is None:
@@ -73,22 +73,26 @@ def _check_type(types: tuple[str, ...]) -> None:
         raise RequestRefused(415, "unsupported_media_type", "The body must not be compressed.")
 
 
-def _read() -> bytes:
+def read_bytes(limit: int = MAX_BODY_BYTES) -> bytes:
+    """The body as it was sent, kept with the request: whoever asks again gets the same bytes, not a copy.
+
+    Raises RequestRefused: 413 above ``limit`` bytes, 400 where the body ended early.
+    """
     try:
         # One byte more than is allowed: of a longer body without a Content-Length werkzeug gives what fits.
-        request.max_content_length = MAX_BODY_BYTES + 1
+        request.max_content_length = limit + 1
         raw = request.get_data()
     except RequestEntityTooLarge:
-        raise _too_large() from None
+        raise _too_large(limit) from None
     except (ParseException, ClientDisconnected, OSError):
         raise RequestRefused(400, "invalid_body", "The body ended early or its chunks are broken.") from None
-    if len(raw) > MAX_BODY_BYTES:
-        raise _too_large()
+    if len(raw) > limit:
+        raise _too_large(limit)
     return raw
 
 
-def _too_large() -> RequestRefused:
-    return RequestRefused(413, "body_too_large", f"The body is larger than {MAX_BODY_BYTES} bytes.")
+def _too_large(limit: int) -> RequestRefused:
+    return RequestRefused(413, "body_too_large", f"The body is larger than {limit} bytes.")
 
 
 def _not_json(reason: str) -> RequestRefused:

@@ -61,7 +61,7 @@ _DISCREET: Final[Mapping[type[JobschedError], str]] = {
 
 
 class RequestRefused(Exception):
-    """A fault of the HTTP request itself, before its content: 400, 413, 415 and their like."""
+    """A fault of the HTTP request itself, not of its content: 400, 413, 415, its Idempotency-Key."""
 
     def __init__(self, status: int, code: str, detail: str) -> None:
         self.status = status

@@ -7,6 +7,7 @@ schema anew at every request with parameters.
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from flask import Response
@@ -19,8 +20,9 @@ from pydantic import BaseModel, Field
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from jobsched.db.keys import Role
-from jobsched.web.body import JSON, MERGE_PATCH
+from jobsched.web.body import JSON, MAX_BODY_BYTES, MERGE_PATCH
 from jobsched.web.errors import PROBLEM_JSON
+from jobsched.web.idempotency import KEY, REPLAYED, Once
 from jobsched.web.params import NoQuery, read_query
 from jobsched.web.schemas import Problem
 
@@ -33,6 +35,7 @@ _HEADERS: Final[Mapping[str, tuple[str, str]]] = {
     "X-Request-Id": ("string", "The caller's own where it was sane, else a new one."),
     "ETag": ("string", "The job's version in quotes, for `If-Match`."),
     "Location": ("string", "The path of what was made."),
+    REPLAYED: ("string", f"`true`: the answer of the first request with this `{KEY}`, sent again."),
     "WWW-Authenticate": ("string", "`Bearer`."),
     "Retry-After": ("integer", "Seconds to wait before trying again."),
     "Allow": ("string", "Of a 405: the methods that there are."),
@@ -47,7 +50,7 @@ _FAULTS: Final[Mapping[int, str]] = {
     401: "No key, or one that is not known.",
     403: "The key's role is too small.",
     404: "There is no such thing.",
-    409: "The present state forbids it.",
+    409: "The present state forbids it; or the first request with this Idempotency-Key is still running.",
     412: "If-Match names another version than the present one.",
     413: "The body is larger than 1 MiB.",
     415: "The body is of another media type.",
@@ -70,11 +73,25 @@ class IfMatch(BaseModel):
     )
 
 
-class Api:
-    """Adds routes to ``app``. ``roles`` collects the smallest role of each endpoint."""
+class IdempotencyKey(BaseModel):
+    """The guard against doing a thing twice."""
 
-    def __init__(self, app: OpenAPI) -> None:
+    idempotency_key: str | None = Field(
+        None,
+        alias=KEY,
+        min_length=1,
+        max_length=255,
+        description="Printable ASCII of the caller's choice. For 24 h the same request with the same key gets "
+        "the answer of the first, and nothing is done again.",
+    )
+
+
+class Api:
+    """Adds routes to ``app``. ``roles`` collects the smallest role of each endpoint; ``once`` handles POSTs."""
+
+    def __init__(self, app: OpenAPI, once: Once) -> None:
         self.app = app
+        self._once = once
         app.components.headers = {
             name: Header.model_validate({"description": text, "schema": {"type": kind}})
             for name, (kind, text) in _HEADERS.items()
@@ -109,31 +126,42 @@ class Api:
         any_query: bool = False,
         if_match: bool = False,
         headers: tuple[str, ...] = (),
+        max_body: int = MAX_BODY_BYTES,
+        secret_answer: bool = False,
     ) -> Callable[[View], View]:
         """Declare the decorated view. ``role`` None: open to everyone.
 
         The view gets the path's ``id``, and ``query`` where the call takes parameters; it reads the body by
         itself. ``body`` is what the document says of it; ``faults`` are statuses beyond those that every
         call of its kind can answer; ``headers`` come with ``answers``. The view's docstring becomes the
-        document's text.
+        document's text. ``max_body`` (bytes) is what a POST with an Idempotency-Key may carry; with
+        ``secret_answer`` its answer is not kept for a repetition.
         """
+
+        is_post = method == "POST"
 
         def declare(view: View) -> View:
             takes_query = query is not NoQuery
 
-            def handler(**arguments: Any) -> Response:
+            def handle(**arguments: Any) -> Response:
                 if takes_query:
                     arguments["query"] = read_query(query)
                 elif not any_query:
                     read_query(NoQuery)
                 return view(**arguments)
 
+            def handle_once(**arguments: Any) -> Response:
+                act = partial(handle, **arguments)
+                return self._once.handle(act, max_body=max_body, secret_answer=secret_answer)
+
+            handler = handle_once if is_post else handle
+
             handler.__name__ = view.__name__
             handler.__annotations__ = {
                 name: kind
                 for name, kind, wanted in (
                     ("path", IdPath, "<" in rule),
-                    ("header", IfMatch, if_match),
+                    ("header", IdempotencyKey if is_post else IfMatch, is_post or if_match),
                     ("query", query, takes_query),
                     ("body", body, body is not None),
                 )
@@ -154,13 +182,16 @@ class Api:
                 summary=summary.rstrip("."),
                 description=" ".join(description.split()) or summary,
                 operation_id=view.__name__,
-                responses=_responses(answers, _fault_statuses(role, query, body, faults)),
+                responses=_responses(
+                    answers, _fault_statuses(role, query, body, (*faults, 409) if is_post else faults)
+                ),
                 security=[{BEARER: []}] if role is not None else [],
                 openapi_extensions={"x-required-role": role} if role is not None else None,
                 endpoint=view.__name__,
             )(handler)
             operation = _operation(self.app, rule, method)
-            _describe_headers(operation, {str(status): headers for status in answers})
+            replayed = (REPLAYED,) if is_post else ()
+            _describe_headers(operation, {str(status): (*headers, *replayed) for status in answers})
             if body is not None:
                 _describe_body(operation, method, optional=body_optional)
             return view

@@ -217,7 +217,7 @@ class Health(_Model):
 
 
 class ProblemFault(_Model):
-    """One thing wrong: in the body (`pointer`, RFC 6901) or in the query string (`parameter`)."""
+    """One thing wrong: in the body (`pointer`, RFC 6901), or in the query string or a header (`parameter`)."""
 
     pointer: str | None = None
     parameter: str | None = None

@@ -7,6 +7,7 @@ from typing import Any
 
 from jobsched.config import Settings
 from jobsched.db.executions import Executions
+from jobsched.db.idempotency import IdempotencyKeys
 from jobsched.db.jobs import Jobs
 from jobsched.db.keys import Keys
 from jobsched.db.stats import Stats
@@ -25,6 +26,7 @@ class Services:
     moves: UserMoves
     keys: Keys
     stats: Stats
+    idempotency: IdempotencyKeys
 
     check_target: CheckTarget
     """Why a URL's literal address is refused, or None."""
@@ -33,7 +35,10 @@ class Services:
     """Raises DatabaseUnavailable or SchemaMismatch; returns when the database is there and of this version."""
 
     wake: Callable[[], None]
-    """Tells the pollers, soon, that something is due. Called after the commit; never raises."""
+    """Tells the pollers, soon, that something is due. Called after the commit; never raises.
+
+    Views may call it at once: the application puts it off where a request holds a transaction.
+    """
 
     rq_counts: Callable[[Sequence[str]], Mapping[str, RqCounts] | None]
     """RQ's numbers by queue; None when Redis is away."""

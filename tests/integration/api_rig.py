@@ -13,6 +13,7 @@ from werkzeug.test import Client, TestResponse
 from jobsched.config import Settings
 from jobsched.db.connection import Link, open_pool
 from jobsched.db.executions import Executions
+from jobsched.db.idempotency import IdempotencyKeys
 from jobsched.db.jobs import Jobs
 from jobsched.db.keys import Keys
 from jobsched.db.migrate import check_schema
@@ -36,6 +37,7 @@ class Api:
     redis_fault: str | None = None
     rq: dict[str, RqCounts] | None = field(default_factory=dict)
     connection: Callable[[Any], Any] = lambda pool: pool.connection_context()
+    on_wake: Callable[[], object] = lambda: None
 
     def call(self, method: str, path: str, *, key: str | None = "admin", **options: Any) -> TestResponse:
         """One request; ``key`` is a role, a key, or None for no key."""
@@ -52,6 +54,11 @@ class Api:
         answer = self.call("POST", "/api/v1/jobs", json={**JOB, **fields})
         assert answer.status_code == 201, answer.text
         return answer.get_json()
+
+    def wake(self) -> None:
+        """What the application calls to wake the pollers."""
+        self.wakes.append(None)
+        self.on_wake()
 
     def sql(self, statement: str, parameters: Any = None) -> list[tuple[Any, ...]]:
         """Rows of a statement."""
@@ -95,9 +102,10 @@ def opened(database_url: str) -> Iterator[Api]:
             moves=UserMoves(pool),
             keys=keys,
             stats=Stats(pool),
+            idempotency=IdempotencyKeys(pool),
             check_target=lambda url: "is a loopback address" if "//127." in url else None,
             check_schema=check,
-            wake=lambda: rig.wakes.append(None),
+            wake=lambda: rig.wake(),
             rq_counts=lambda _queues: rig.rq,
             redis_fault=lambda: rig.redis_fault,
             connection=lambda: rig.connection(pool),

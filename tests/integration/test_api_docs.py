@@ -11,6 +11,7 @@ from tests.integration.api_rig import Api, api
 __all__ = ["api"]
 
 DOCS = Path(__file__).parents[2] / "docs"
+WEB = Path(__file__).parents[2] / "jobsched" / "web"
 
 
 def test_every_error_code_is_explained_and_no_other() -> None:
@@ -23,6 +24,11 @@ def test_every_error_that_a_caller_can_get_is_explained() -> None:
     internal = {"config", "database", "database_refused", "embedded_server"}
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "code")]
     for code in {kind.code for kind in kinds} - internal:
+        assert f"`{code}`" in chapter, code
+    sources = "".join(path.read_text(encoding="utf-8") for path in WEB.rglob("*.py"))
+    refused = set(re.findall(r'RequestRefused\(\s*\d{3},\s*"(\w+)"', sources))
+    assert {"invalid_json", "idempotency_mismatch"} <= refused
+    for code in refused:
         assert f"`{code}`" in chapter, code
 
 

@@ -139,7 +139,7 @@ def test_the_document_says_what_clients_are_made_from(api: Api) -> None:
 
 def test_the_document_names_the_headers_of_answers(api: Api) -> None:
     spec = api.call("GET", "/openapi.json", key=None).get_json()
-    described = set(spec["components"]["headers"])
+    described = set(spec["components"]["headers"]) - {"Idempotent-Replayed"}  # of repetitions only
     job = api.create()["id"]
     for method, path, concrete in (
         ("POST", "/api/v1/jobs", "/api/v1/jobs"),
@@ -160,7 +160,7 @@ def test_the_document_names_the_headers_of_answers(api: Api) -> None:
         responses = spec["paths"][path][method.lower()]["responses"]
         for key in ("admin", None):
             answer = api.call(method, concrete, key=key, **options)
-            documented = set(responses[str(answer.status_code)].get("headers", {}))
+            documented = described & set(responses[str(answer.status_code)].get("headers", {}))
             assert documented == described & set(answer.headers.keys()), (method, path, answer.status_code)
 
 
