@@ -178,8 +178,42 @@ class Cron:
         return closest
 
 
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """The fields of a cron expression, each as a bit mask; Sunday is bit 0 of ``weekday``."""
+
+    second: int
+    minute: int
+    hour: int
+    day: int
+    month: int
+    weekday: int
+    either: bool
+    """Both day fields are restricted, and a day that matches one of them is enough."""
+    parts: tuple[str, ...]
+    """The fields as they were written, the second first."""
+
+
 def parse_cron(text: str) -> Cron:
     """Read a cron expression or alias. Raises InvalidSchedule with a hint at what to write instead."""
+    fields = parse_fields(text)
+    hour, minute, second, day = fields.hour, fields.minute, fields.second, fields.day
+    days = tuple(day | mask if fields.either else day & mask for mask in _weekday_masks(fields.weekday))
+    _check_possible(fields.parts[3], fields.parts[4], fields.month, days)
+    return Cron(
+        seconds=second,
+        minutes=minute,
+        hours=hour,
+        months=fields.month,
+        days=days,
+        elapsed=fields.parts[1][0] == "*" or fields.parts[2][0] == "*",
+        first_time=_lowest(hour) * 3600 + _lowest(minute) * 60 + _lowest(second),
+        times=hour.bit_count() * minute.bit_count() * second.bit_count(),
+    )
+
+
+def parse_fields(text: str) -> Fields:
+    """What the fields of a cron expression or alias match. Raises InvalidSchedule, but not for what never matches."""
     if text.startswith("@"):
         text = ALIASES[text.lower()]
     if re.match(r"(CRON_)?TZ=", text, re.IGNORECASE):
@@ -202,22 +236,11 @@ def parse_cron(text: str) -> Cron:
         raise InvalidSchedule(
             "Six fields start with the second and end with the weekday; a year field is not supported."
         )
-    second, minute, hour, day, month, weekday = map(_parse_field, _FIELDS, parts)
+    masks = tuple(map(_parse_field, _FIELDS, parts))
     # crontab(5): either day field may match when both are restricted. As in Debian's cron "restricted" means
     # not starting with a star, so "*/2" restricts nothing by itself and both must match.
     either = parts[3][0] != "*" and parts[5][0] != "*"
-    days = tuple(day | mask if either else day & mask for mask in _weekday_masks(weekday))
-    _check_possible(parts[3], parts[4], month, days)
-    return Cron(
-        seconds=second,
-        minutes=minute,
-        hours=hour,
-        months=month,
-        days=days,
-        elapsed=parts[1][0] == "*" or parts[2][0] == "*",
-        first_time=_lowest(hour) * 3600 + _lowest(minute) * 60 + _lowest(second),
-        times=hour.bit_count() * minute.bit_count() * second.bit_count(),
-    )
+    return Fields(*masks, either=either, parts=tuple(parts))
 
 
 class _Field(NamedTuple):

@@ -1,5 +1,6 @@
 """What goes wrong on the command line: one message, one exit code, never a traceback."""
 
+import json
 import os
 import signal
 import subprocess
@@ -131,6 +132,13 @@ def test_cron_works_without_a_server_and_refuses_what_never_matches():
         refused = run("cron", *wrong)
         assert (refused.exit_code, refused.stdout) == (1, "")
         assert "Traceback" not in refused.stderr
+
+
+def test_cron_prints_as_json_what_the_api_answers():
+    answer = json.loads(run("cron", "*/5 9-17 * * MON-FRI", "-n", "2", "--json").stdout)
+    assert answer["description"] == "Every 5 minutes from 09:00 to 17:59, Monday to Friday"
+    assert [list(item) for item in answer["items"]] == [["scheduledFor", "dueAt", "local", "remark"]] * 2
+    assert json.loads(run("cron", "2020-01-01T00:00Z", "--json").stdout)["items"] == []
 
 
 def start(*args: str) -> subprocess.Popen[bytes]:
