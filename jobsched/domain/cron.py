@@ -236,11 +236,11 @@ def parse_fields(text: str) -> Fields:
         raise InvalidSchedule(
             "Six fields start with the second and end with the weekday; a year field is not supported."
         )
-    masks = tuple(map(_parse_field, _FIELDS, parts))
+    second, minute, hour, day, month, weekday = map(_parse_field, _FIELDS, parts)
     # crontab(5): either day field may match when both are restricted. As in Debian's cron "restricted" means
     # not starting with a star, so "*/2" restricts nothing by itself and both must match.
     either = parts[3][0] != "*" and parts[5][0] != "*"
-    return Fields(*masks, either=either, parts=tuple(parts))
+    return Fields(second, minute, hour, day, month, weekday, either, tuple(parts))
 
 
 class _Field(NamedTuple):
