@@ -45,6 +45,16 @@ def eventually(assertion: Callable[[], object], timeout: float = 10.0) -> None:
         time.sleep(0.02)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="Run the long tests in their full size.")
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether long tests are to run in their full size; what runs all the time makes do with less."""
+    return bool(request.config.getoption("--full"))
+
+
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
     """The address of a Valkey that belongs to this test session. Tests flush it as they like."""
