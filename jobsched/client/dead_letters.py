@@ -1,13 +1,13 @@
 """``client.dead_letters``: executions that failed for good."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, cast
-from urllib.parse import quote
 
-from jobsched.client.naming import body
+from jobsched.client import naming
 from jobsched.client.transport import UNSET, Transport
-from jobsched.client.types import Selector
+from jobsched.client.types import DeadLetter, Discarded, Page, Redrive, RedriveProgress, Selector
+from jobsched.client.waiting import wait_until
 
 _PATH = "/api/v1/dead-letters"
 
@@ -26,14 +26,14 @@ class DeadLetters:
         from_: str | datetime | None = None,
         to: str | datetime | None = None,
         limit: int | None = None,
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[DeadLetter]:
         """All dead letters that match, newest first, page by page. ``limit`` is the size of a page."""
         filters = {"job_id": job_id, "error_code": error_code, "from_": from_, "to": to, "limit": limit}
         return self._transport.pages(_PATH, filters)
 
-    def page(self, **parameters: Any) -> dict[str, Any]:
+    def page(self, **parameters: Any) -> Page[DeadLetter]:
         """One page as the API gives it; takes the filters of ``list``, and ``cursor``."""
-        return cast(dict[str, Any], self._transport.call("GET", _PATH, params=parameters))
+        return cast(Page[DeadLetter], self._transport.call("GET", _PATH, params=parameters))
 
     def redrive(
         self,
@@ -42,7 +42,8 @@ class DeadLetters:
         *,
         rate_per_second: float | None = None,
         payload: Any = UNSET,
-    ) -> dict[str, Any]:
+        idempotency_key: str | None = None,
+    ) -> Redrive:
         """Run dead letters again with their jobs as they are now; returns ``id`` and ``matched``.
 
         By ``ids`` or by ``filter``; nothing at all is Invalid and never means "all", for which
@@ -53,19 +54,53 @@ class DeadLetters:
             request["ratePerSecond"] = rate_per_second
         if payload is not UNSET:
             request["payload"] = payload
-        return cast(dict[str, Any], self._transport.call("POST", f"{_PATH}/redrive", body=request))
+        return cast(
+            Redrive,
+            self._transport.post_once(f"{_PATH}/redrive", body=request, idempotency_key=idempotency_key),
+        )
 
-    def redrive_progress(self, id: int | str) -> dict[str, Any]:
-        """How far a redrive has come: ``matched``, ``done``, ``failed``, ``state``."""
-        path = f"{_PATH}/redrives/{quote(str(id), safe='')}"
-        return cast(dict[str, Any], self._transport.call("GET", path))
+    def redrive_progress(self, id: int) -> RedriveProgress:
+        """How far a redrive is: ``matched``, ``done``, ``failed``, ``state``. Raises NotFound."""
+        path = f"{_PATH}/redrives{naming.path(id)}"
+        return cast(RedriveProgress, self._transport.call("GET", path))
+
+    def wait(
+        self,
+        id: int,
+        timeout: float | None = None,
+        progress: Callable[[RedriveProgress], object] | None = None,
+    ) -> RedriveProgress:
+        """Look until all executions of a redrive are over; ``progress`` is told whatever is seen meanwhile.
+
+        Raises TimeoutError after ``timeout`` seconds; None waits for ever.
+        """
+
+        def look() -> RedriveProgress:
+            seen = self.redrive_progress(id)
+            if progress is not None:
+                progress(seen)
+            return seen
+
+        return wait_until(
+            lambda seen: seen["state"] == "finished",
+            look,
+            timeout,
+            lambda seen: f"Redrive {id} has ended {seen['done']} of {seen['matched']} executions",
+        )
 
     def discard(
-        self, ids: Iterable[int] | None = None, filter: Selector | Mapping[str, Any] | None = None
-    ) -> dict[str, Any] | None:
+        self,
+        ids: Iterable[int] | None = None,
+        filter: Selector | Mapping[str, Any] | None = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> Discarded:
         """Throw dead letters away for good, by ``ids`` or by ``filter``, as in ``redrive``."""
         request = _selection(ids, filter)
-        return cast("dict[str, Any] | None", self._transport.call("POST", f"{_PATH}/discard", body=request))
+        return cast(
+            Discarded,
+            self._transport.post_once(f"{_PATH}/discard", body=request, idempotency_key=idempotency_key),
+        )
 
 
 def _selection(ids: Iterable[int] | None, filter: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -73,5 +108,5 @@ def _selection(ids: Iterable[int] | None, filter: Mapping[str, Any] | None) -> d
     if ids is not None:
         selection["ids"] = [*ids]
     if filter is not None:
-        selection["filter"] = body(filter)
+        selection["filter"] = naming.body(filter)
     return selection

@@ -11,13 +11,18 @@ ApiError             any answer that is not a success; .status and .problem say 
 from collections.abc import Mapping
 from typing import Any
 
+from jobsched.client.types import BulkResult
+
 
 class ApiError(Exception):
     """A call that did not succeed.
 
     ``status`` is the HTTP status, 0 where there was no answer. ``problem`` is the RFC 9457 document of the
-    answer, empty where the server sent none.
+    answer, empty where the server sent none. ``done`` is what ``jobs.create_many`` had created before it failed,
+    where it sends several requests.
     """
+
+    done: BulkResult | None = None
 
     def __init__(self, status: int, problem: Mapping[str, Any] | None = None) -> None:
         self.status = status
@@ -73,7 +78,7 @@ class Conflict(ApiError):
 
 
 class Unreachable(ApiError):
-    """No answer of jobsched arrived. After an unsafe call, it may have been carried out all the same."""
+    """No answer of jobsched arrived. A change may have been carried out all the same; the message says so."""
 
 
 _BY_STATUS: dict[int, type[ApiError]] = {

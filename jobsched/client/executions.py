@@ -1,17 +1,15 @@
 """``client.executions``."""
 
-import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any, cast
-from urllib.parse import quote
 
+from jobsched.client import naming
 from jobsched.client.transport import Transport
-from jobsched.client.types import FINAL_STATES, Execution
+from jobsched.client.types import FINAL_STATES, Execution, Page
+from jobsched.client.waiting import wait_until
 
 _PATH = "/api/v1/executions"
-_FIRST_LOOK = 0.1
-_SLOWEST_LOOK = 2.0
 
 
 class Executions:
@@ -22,7 +20,7 @@ class Executions:
 
     def get(self, id: int) -> Execution:
         """One execution with its attempts, phases and the captured answer. Raises NotFound."""
-        return cast(Execution, self._transport.call("GET", _execution(id)))
+        return cast(Execution, self._transport.call("GET", _one(id)))
 
     def list(
         self,
@@ -48,20 +46,22 @@ class Executions:
         }
         return self._transport.pages(_PATH, filters)
 
-    def page(self, **parameters: Any) -> dict[str, Any]:
+    def page(self, **parameters: Any) -> Page[Execution]:
         """One page as the API gives it; takes the filters of ``list``, and ``cursor``."""
-        return cast(dict[str, Any], self._transport.call("GET", _PATH, params=parameters))
+        return cast(Page[Execution], self._transport.call("GET", _PATH, params=parameters))
 
-    def cancel(self, id: int) -> Execution:
+    def cancel(self, id: int, *, idempotency_key: str | None = None) -> Execution:
         """Cancel. A running call is aborted within 2 s, unless its outcome is known first.
 
         Raises Conflict for an execution that is final already.
         """
-        return cast(Execution, self._transport.call("POST", f"{_execution(id)}/cancel"))
+        path = f"{_one(id)}/cancel"
+        return cast(Execution, self._transport.post_once(path, idempotency_key=idempotency_key))
 
-    def retry(self, id: int) -> Execution:
+    def retry(self, id: int, *, idempotency_key: str | None = None) -> Execution:
         """Run again now: a waiting one without waiting, a final one as a new execution (``redriveOf``)."""
-        return cast(Execution, self._transport.call("POST", f"{_execution(id)}/retry"))
+        path = f"{_one(id)}/retry"
+        return cast(Execution, self._transport.post_once(path, idempotency_key=idempotency_key))
 
     def wait(self, id: int, timeout: float | None = None) -> Execution:
         """Look until the execution is final and return it, however it ended.
@@ -69,18 +69,13 @@ class Executions:
         Looks often at first and every 2 s later. Raises TimeoutError after ``timeout`` seconds; None waits
         for ever.
         """
-        end = None if timeout is None else time.monotonic() + timeout
-        nap = _FIRST_LOOK
-        while True:
-            execution = self.get(id)
-            if execution["state"] in FINAL_STATES:
-                return execution
-            left = nap if end is None else end - time.monotonic()
-            if left <= 0:
-                raise TimeoutError(f"Execution {id} is still {execution['state']} after {timeout:g} s.")
-            time.sleep(min(nap, left))
-            nap = min(nap * 1.5, _SLOWEST_LOOK)
+        return wait_until(
+            lambda execution: execution["state"] in FINAL_STATES,
+            lambda: self.get(id),
+            timeout,
+            lambda execution: f"Execution {id} is still {execution['state']}",
+        )
 
 
-def _execution(id: int) -> str:
-    return f"{_PATH}/{quote(str(id), safe='')}"
+def _one(id: int) -> str:
+    return _PATH + naming.path(id)

@@ -1,8 +1,10 @@
-"""Between Python's names and the API's: ``max_retry_count`` travels as ``maxRetryCount``."""
+"""Between Python's names and values and the API's: ``max_retry_count`` travels as ``maxRetryCount``."""
 
+import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 Value = str | int | float | bool | datetime | None
 
@@ -23,6 +25,25 @@ def body(*parts: Mapping[str, Any] | None) -> dict[str, Any]:
     return {camel(name): value for part in parts if part for name, value in part.items()}
 
 
+def encode(value: Any) -> bytes:
+    """``value`` as JSON, datetimes as RFC 3339. Raises TypeError or ValueError for what JSON cannot hold."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":"), default=_plain).encode()
+
+
+def path(*parts: str | int) -> str:
+    """A path out of parts, each one segment whatever it holds.
+
+    >>> path("api", "v1", "jobs", "key", "a/b c")
+    '/api/v1/jobs/key/a%2Fb%20c'
+
+    Raises ValueError for a part that cannot be a segment: on their way, paths are shortened by ``.`` and ``..``.
+    """
+    for part in parts:
+        if part in {"", ".", ".."}:
+            raise ValueError(f"{part!r} cannot stand in an address.")
+    return "".join(f"/{quote(str(part), safe='')}" for part in parts)
+
+
 def query(parameters: Mapping[str, Value | Iterable[str]]) -> list[tuple[str, str]]:
     """Query parameters: None is left out, several values repeat the name."""
     pairs: list[tuple[str, str]] = []
@@ -36,3 +57,9 @@ def _text(value: Value) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} cannot be sent as JSON")

@@ -2,8 +2,12 @@
 
 What is decided here and why:
 
-- Only GET is tried again by itself. After a lost answer nobody knows whether a POST was carried out; a job
-  created twice is worse than an error.
+- After a lost answer nobody knows whether a call was carried out; a job created twice is worse than an error. So
+  only what may be repeated is tried again by itself: GET, PUT, DELETE, and a POST with an ``Idempotency-Key``,
+  which the server carries out once. The methods that create, run, cancel or redrive send such a key of their
+  own making when they are given none.
+- A PUT with ``If-Match`` is sent once: its repetition would be refused because of the edit that it made itself.
+  A repeated DELETE that finds nothing has done its work before.
 - Redirects are not followed: requests would turn a redirected POST into a GET (RFC 9110 allows it), so that a
   create answers with a list; and the key would already have travelled to the wrong place.
 - The key is given as ``auth=``, not as a header: requests lets an entry in ~/.netrc replace the header.
@@ -11,10 +15,10 @@ What is decided here and why:
   ``jobsched up`` on 127.0.0.1.
 """
 
-import json
 import random
 import socket
 import time
+import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -26,13 +30,16 @@ import requests
 from requests.auth import AuthBase
 
 from jobsched.client.discovery import is_loopback
-from jobsched.client.errors import ApiError, Unreachable, error_for
-from jobsched.client.naming import Value, query
+from jobsched.client.errors import ApiError, NotFound, Unreachable, error_for
+from jobsched.client.naming import Value, encode, query
 
 #: A parameter that was not given, where None has a meaning of its own (a payload may be null).
 UNSET: Final[Any] = object()
 
+_KEY: Final = "Idempotency-Key"
 _TRY_AGAIN = frozenset({502, 503, 504})
+#: 409: the first sending of a request, whose connection broke, is being carried out at this moment.
+_IN_PROGRESS = "urn:jobsched:error:idempotency_in_progress"
 _RETRIES = 3
 _FIRST_DELAY = 0.25
 #: A server that asks for a longer wait than this gets its error passed on: a caller must not seem to hang.
@@ -61,30 +68,58 @@ class Transport:
         body: Any = UNSET,
         headers: Mapping[str, str] | None = None,
         expect: Collection[int] = (),
+        repeat: bool | None = None,
     ) -> Any:
         """Send one request and return what its answer's JSON holds, None for an empty one.
 
-        ``expect`` names statuses that are an answer and no error, although they are not 2xx.
-        Raises ApiError or one of its kinds.
+        ``body`` is encoded as JSON, unless it is bytes, which are JSON already. ``expect`` names statuses that
+        are an answer and no error, although they are not 2xx. ``repeat`` says whether the call may be tried
+        again; by default its method and headers tell. Raises ApiError or one of its kinds.
         """
         sent = dict(headers or {})
         data = None
         if body is not UNSET:
-            data = json.dumps(body, allow_nan=False, default=_encode).encode()
+            data = body if isinstance(body, bytes) else encode(body)
             sent["Content-Type"] = "application/json"
-        for delay in self._delays() if method == "GET" else (None,):
+        if repeat is None:
+            repeat = _may_be_repeated(method, sent)
+        maybe_done = False
+        for delay in self._delays() if repeat else (None,):
             try:
                 response = self._send(method, path, query(params or {}), data, sent)
             except Unreachable as error:
                 if delay is None or not _may_pass(error.__cause__):
                     raise
+                maybe_done = maybe_done or not _never_sent(error.__cause__)
                 time.sleep(delay)
                 continue
             wait = _retry_after(response, delay) if delay is not None else None
-            if response.status_code not in _TRY_AGAIN or response.status_code in expect or wait is None:
-                return self._result(response, expect)
+            again = response.status_code in _TRY_AGAIN or _in_progress(response)
+            if not again or response.status_code in expect or wait is None:
+                try:
+                    return self._result(response, expect)
+                except NotFound as error:
+                    if method == "DELETE" and maybe_done and error.request_id:
+                        return None
+                    raise
+            maybe_done = True
             time.sleep(wait)
         raise AssertionError("the last delay is None, which returns or raises")
+
+    def post_once(
+        self,
+        path: str,
+        *,
+        params: Mapping[str, Value | Iterable[str]] | None = None,
+        body: Any = UNSET,
+        idempotency_key: str | None = None,
+    ) -> Any:
+        """A POST that is carried out once however often it is sent: with the key given, or one made for it.
+
+        Raises ValueError for a key that no header can carry, and what ``call`` raises.
+        """
+        headers = key_header(uuid.uuid4().hex if idempotency_key is None else idempotency_key)
+        return self.call("POST", path, params=params, body=body, headers=headers)
 
     def pages(self, path: str, params: Mapping[str, Value | Iterable[str]]) -> Iterator[Any]:
         """Every row of a listing, fetching page after page as they are asked for."""
@@ -122,7 +157,7 @@ class Transport:
             )
         except requests.RequestException as error:
             detail = f"Cannot reach {self.url}: {_reason(error, self._timeout[1])}."
-            if method != "GET" and not isinstance(error, requests.ConnectTimeout) and not _refused(error):
+            if method != "GET" and not _never_sent(error):
                 detail += " The request may have been carried out."
             raise Unreachable(0, {"title": "Not reachable", "detail": detail}) from error
 
@@ -171,10 +206,29 @@ class _Bearer(AuthBase):
         return request
 
 
-def _encode(value: object) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} cannot be sent as JSON")
+def key_header(key: str) -> dict[str, str]:
+    """The header that makes a POST repeatable. Raises ValueError for a key that it cannot carry."""
+    if not (0 < len(key) <= 255 and key.isascii() and key.isprintable() and key == key.strip()):
+        raise ValueError(
+            "An idempotency key has 1 to 255 printable ASCII characters and no space at its ends."
+        )
+    return {_KEY: key}
+
+
+def _may_be_repeated(method: str, headers: Mapping[str, str]) -> bool:
+    if method == "PUT":
+        return "If-Match" not in headers
+    return method in {"GET", "DELETE"} or _KEY in headers
+
+
+def _in_progress(response: requests.Response) -> bool:
+    if response.status_code != 409:
+        return False
+    try:
+        problem = response.json()
+    except requests.JSONDecodeError:
+        return False
+    return isinstance(problem, dict) and problem.get("type") == _IN_PROGRESS
 
 
 def _retry_after(response: requests.Response, delay: float) -> float | None:
@@ -194,9 +248,9 @@ def _retry_after(response: requests.Response, delay: float) -> float | None:
     return max(asked, delay) if asked <= _LONGEST_DELAY else None
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """The errors inside an error of requests, which hides them in arguments, reasons and contexts."""
-    seen: list[BaseException] = [error]
+    seen: list[BaseException] = [] if error is None else [error]
     for one in seen:
         yield one
         inner = [*one.args, getattr(one, "reason", None), one.__cause__, one.__context__]
@@ -208,8 +262,10 @@ def _may_pass(error: BaseException | None) -> bool:
     return not isinstance(error, requests.ReadTimeout | requests.exceptions.SSLError)
 
 
-def _refused(error: BaseException) -> bool:
+def _never_sent(error: BaseException | None) -> bool:
     """Whether the connection was never made, so that the request was certainly not carried out."""
+    if isinstance(error, requests.ConnectTimeout):
+        return True
     return any(isinstance(one, ConnectionRefusedError | socket.gaierror) for one in _causes(error))
 
 

@@ -20,7 +20,7 @@ class Asked(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """One answer; ``body`` is sent as JSON, text as it is, and None as nothing."""
+    """One answer; ``body`` is sent as JSON, text as it is, and None as nothing. Status 0: the line breaks."""
 
     status: int = 200
     body: Any = None
@@ -47,6 +47,10 @@ class CannedApi:
     def problem(self, method: str, path: str, status: int, detail: str, **more: Any) -> None:
         body = {"type": "about:blank", "title": "Problem", "status": status, "detail": detail, **more}
         self.answer(method, path, body, status, Content_Type=PROBLEM)
+
+    def breaks(self, method: str, path: str) -> None:
+        """The connection breaks where the answer should come."""
+        self.answer(method, path, status=0)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -81,6 +85,9 @@ class CannedApi:
                     )
                 )
                 answer = api._next(self.command, parts.path)
+                if answer.status == 0:
+                    self.close_connection = True
+                    return
                 text = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
                 data = b"" if answer.body is None else text.encode()
                 self.send_response(answer.status)
@@ -172,6 +179,57 @@ EXECUTION: dict[str, Any] = {
     ],
     "skippedCount": None,
     "redriveOf": None,
+}
+
+DEAD_LETTER: dict[str, Any] = {
+    "id": 1201,
+    "jobId": 7,
+    "trigger": "schedule",
+    "scheduledFor": "2026-01-01T01:30:00.000Z",
+    "failedAt": "2026-01-01T01:30:07.911Z",
+    "attempt": 2,
+    "retryCount": 1,
+    "responseStatus": 503,
+    "errorCode": "http_status",
+    "errorMessage": "The target answered 503.",
+    "payload": {"full": True},
+    "lastAttempt": EXECUTION["attempts"][1],
+    "queue": "default",
+}
+
+PREVIEW: dict[str, Any] = {
+    "items": [
+        {
+            "scheduledFor": "2099-03-28T01:30:00.000Z",
+            "dueAt": "2099-03-28T01:30:04.250Z",
+            "local": "2099-03-28T02:30:00.000+01:00",
+            "remark": None,
+        },
+        {
+            "scheduledFor": "2099-03-29T01:00:00.000Z",
+            "dueAt": "2099-03-29T01:00:00.000Z",
+            "local": "2099-03-29T03:00:00.000+02:00",
+            "remark": "02:30 does not exist on this day",
+        },
+    ],
+    "description": "at 02:30 every day",
+}
+
+SECRETS: dict[str, Any] = {
+    "items": [
+        {
+            "id": 2,
+            "secret": "whsec_bmV3bmV3bmV3bmV3bmV3bmV3bmV3bmV3",
+            "createdAt": "2026-01-02T00:00:00.000Z",
+            "expiresAt": None,
+        },
+        {
+            "id": 1,
+            "secret": "whsec_b2xkb2xkb2xkb2xkb2xkb2xkb2xkb2xk",
+            "createdAt": "2026-01-01T00:00:00.000Z",
+            "expiresAt": "2099-01-03T00:00:00.000Z",
+        },
+    ]
 }
 
 STATS: dict[str, Any] = {

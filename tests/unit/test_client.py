@@ -9,7 +9,7 @@ import pytest
 
 from jobsched.client import ApiError, Client, Conflict, Invalid, NotFound, Unauthorized, Unreachable
 from jobsched.client import transport as transport_module
-from tests.unit.canned_api import EXECUTION, JOB, STATS, CannedApi
+from tests.unit.canned_api import DEAD_LETTER, EXECUTION, JOB, PREVIEW, SECRETS, STATS, CannedApi
 
 
 @pytest.fixture
@@ -64,6 +64,9 @@ def test_each_verb_of_jobs_is_one_call(api, client):
         ("GET", "/api/v1/jobs/7", 200),
         ("PATCH", "/api/v1/jobs/7", 200),
         ("PUT", "/api/v1/jobs/7", 200),
+        ("PUT", "/api/v1/jobs/key/a%2Fb%20%C3%BC", 200),
+        ("GET", "/api/v1/jobs/key/a%2Fb%20%C3%BC", 200),
+        ("GET", "/api/v1/jobs/7/next", 200),
         ("POST", "/api/v1/jobs/7/pause", 200),
         ("POST", "/api/v1/jobs/7/resume", 200),
         ("POST", "/api/v1/jobs/7/run", 202),
@@ -75,24 +78,76 @@ def test_each_verb_of_jobs_is_one_call(api, client):
     client.jobs.update(7, priority=9, end_at=None)
     client.jobs.update(7, {"priority": 9}, version=4)
     client.jobs.replace(7, schedule="@daily", api="https://example.com", version=4)
+    client.jobs.upsert("a/b ü", {"schedule": "@daily"}, version=4, pool="eu")
+    client.jobs.upsert(key="a/b ü", schedule="@daily")
+    client.jobs.get_by_key("a/b ü")
     client.jobs.pause(7)
     client.jobs.resume(7)
     client.jobs.run(7)
     client.jobs.run(7, payload=None, force=True)
+    client.jobs.next(7, n=3)
     assert client.jobs.delete(7) is None
+    assert client.jobs.delete(7, version=4) is None
 
     assert [(a.method, a.path.removeprefix("/api/v1/jobs"), a.query, a.body) for a in api.asked] == [
         ("GET", "/7", [], None),
         ("PATCH", "/7", [], {"priority": 9, "endAt": None}),
         ("PATCH", "/7", [], {"priority": 9}),
         ("PUT", "/7", [], {"schedule": "@daily", "api": "https://example.com"}),
+        ("PUT", "/key/a%2Fb%20%C3%BC", [], {"schedule": "@daily", "pool": "eu"}),
+        ("PUT", "/key/a%2Fb%20%C3%BC", [], {"schedule": "@daily"}),
+        ("GET", "/key/a%2Fb%20%C3%BC", [], None),
         ("POST", "/7/pause", [], None),
         ("POST", "/7/resume", [], None),
         ("POST", "/7/run", [], None),
         ("POST", "/7/run", [("force", "true")], {"payload": None}),
+        ("GET", "/7/next", [("n", "3")], None),
+        ("DELETE", "/7", [], None),
         ("DELETE", "/7", [], None),
     ]
-    assert [a.headers.get("if-match") for a in api.asked[1:4]] == [None, '"4"', '"4"']
+    demanded = [(a.method, a.headers["if-match"]) for a in api.asked if "if-match" in a.headers]
+    assert demanded == [("PATCH", '"4"'), ("PUT", '"4"'), ("PUT", '"4"'), ("DELETE", '"4"')]
+
+
+@pytest.mark.parametrize("key", ["", ".", ".."])
+def test_a_key_that_no_address_can_hold_is_refused_before_anything_is_sent(api, client, key):
+    with pytest.raises(ValueError, match="cannot stand in an address"):
+        client.jobs.upsert(key, JOB)
+    assert api.asked == []
+
+
+def test_a_schedule_is_previewed_in_its_zone(api, client):
+    api.answer("POST", "/api/v1/schedules/preview", PREVIEW)
+    assert client.schedules.preview("30 2 * * *", "Europe/Berlin", n=2) == PREVIEW
+    assert client.schedules.preview("@daily") == PREVIEW
+    assert [asked.body for asked in api.asked] == [
+        {"schedule": "30 2 * * *", "timezone": "Europe/Berlin", "n": 2},
+        {"schedule": "@daily", "timezone": "UTC", "n": 10},
+    ]
+
+
+def test_signing_secrets_are_listed_and_rotated(api, client):
+    api.answer("GET", "/api/v1/signing-secrets", SECRETS)
+    api.answer("POST", "/api/v1/signing-secrets/rotate", SECRETS)
+    assert client.signing_secrets.list() == SECRETS
+    assert client.signing_secrets.rotate() == SECRETS
+    assert client.signing_secrets.rotate(grace=0) == SECRETS
+    assert [asked.query for asked in api.asked] == [[], [], [("grace", "0")]]
+
+
+def test_a_redrive_is_waited_for_and_its_progress_told(api, client, naps):
+    progress = [
+        {"id": 3, "matched": 2, "done": done, "failed": failed, "state": state}
+        for done, failed, state in ((0, 0, "running"), (1, 1, "running"), (2, 1, "finished"))
+    ]
+    for each in progress:
+        api.answer("GET", "/api/v1/dead-letters/redrives/3", each)
+    told: list[object] = []
+    assert client.dead_letters.wait(3, timeout=60, progress=told.append) == progress[-1]
+    assert (told, len(naps)) == (progress, 2)
+    api.answer("GET", "/api/v1/dead-letters/redrives/4", {**progress[1], "id": 4})
+    with pytest.raises(TimeoutError, match=r"Redrive 4 has ended 1 of 2 executions after 0 s\."):
+        client.dead_letters.wait(4, timeout=0)
 
 
 def test_a_list_goes_through_all_pages_and_keeps_its_filters(api, client):
@@ -105,9 +160,9 @@ def test_a_list_goes_through_all_pages_and_keeps_its_filters(api, client):
 
 
 def test_executions_and_dead_letters_speak_the_contract(api, client):
-    page = {"items": [EXECUTION], "nextCursor": None}
-    for path in ("/api/v1/executions", "/api/v1/jobs/7/executions", "/api/v1/dead-letters"):
-        api.answer("GET", path, page)
+    for path in ("/api/v1/executions", "/api/v1/jobs/7/executions"):
+        api.answer("GET", path, {"items": [EXECUTION], "nextCursor": None})
+    api.answer("GET", "/api/v1/dead-letters", {"items": [DEAD_LETTER], "nextCursor": None})
     api.answer("POST", "/api/v1/executions/1201/cancel", EXECUTION, 202)
     api.answer("POST", "/api/v1/executions/1201/retry", EXECUTION, 202)
     api.answer("POST", "/api/v1/dead-letters/redrive", {"id": 1, "matched": 2}, 202)
@@ -117,7 +172,7 @@ def test_executions_and_dead_letters_speak_the_contract(api, client):
     since = datetime(2026, 1, 1, tzinfo=UTC)
     assert list(client.executions.list(state="failed", job_id=7, from_=since)) == [EXECUTION]
     assert list(client.jobs.executions(7, trigger="manual")) == [EXECUTION]
-    assert list(client.dead_letters.list(error_code="timeout")) == [EXECUTION]
+    assert list(client.dead_letters.list(error_code="timeout")) == [DEAD_LETTER]
     client.executions.cancel(1201)
     client.executions.retry(1201)
     assert client.dead_letters.redrive([5, 6], rate_per_second=2) == {"id": 1, "matched": 2}
@@ -198,44 +253,6 @@ def test_an_error_names_every_fault(api, client):
     )
 
 
-def test_a_read_is_tried_again_until_the_server_is_back(api, client, naps):
-    for status in (502, 503, 504):
-        api.answer("GET", "/api/v1/jobs/7", "<html>", status)
-    api.answer("GET", "/api/v1/jobs/7", JOB)
-    assert client.jobs.get(7) == JOB
-    assert len(naps) == 3
-    assert naps == sorted(naps)
-
-
-def test_a_read_is_tried_four_times_at_most(api, client, naps):
-    api.answer("GET", "/api/v1/jobs/7", "<html>", 502)
-    with pytest.raises(Unreachable) as caught:
-        client.jobs.get(7)
-    assert caught.value.status == 502
-    assert len(api.asked) == 4
-
-
-def test_retry_after_lengthens_the_pause_and_a_long_one_ends_the_tries(api, client, naps):
-    api.problem("GET", "/api/v1/jobs/7", 503, "Busy.")
-    api._answers["GET", "/api/v1/jobs/7"][0].headers["Retry-After"] = "3"
-    api.problem("GET", "/api/v1/jobs/7", 503, "Busy.")
-    api._answers["GET", "/api/v1/jobs/7"][1].headers["Retry-After"] = "600"
-    with pytest.raises(ApiError) as caught:
-        client.jobs.get(7)
-    assert (naps, caught.value.status, len(api.asked)) == ([3.0], 503, 2)
-
-
-@pytest.mark.parametrize("call", ["create", "update", "replace", "delete", "pause", "run"])
-def test_nothing_that_changes_something_is_ever_repeated(api, client, naps, call):
-    for method, path in [("POST", ""), ("PATCH", "/7"), ("PUT", "/7"), ("DELETE", "/7")]:
-        api.answer(method, f"/api/v1/jobs{path}", "<html>", 503)
-    api.answer("POST", "/api/v1/jobs/7/pause", "<html>", 503)
-    api.answer("POST", "/api/v1/jobs/7/run", "<html>", 503)
-    with pytest.raises(Unreachable):
-        getattr(client.jobs, call)(*([] if call == "create" else [7]))
-    assert (len(api.asked), naps) == (1, [])
-
-
 def test_a_server_that_is_not_there_is_unreachable_and_says_so(naps):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -247,24 +264,6 @@ def test_a_server_that_is_not_there_is_unreachable_and_says_so(naps):
         with pytest.raises(Unreachable) as caught:
             client.jobs.create()
         assert str(caught.value) == f"Cannot reach {url}: connection refused."
-
-
-def test_a_lost_answer_to_a_change_says_that_it_may_have_happened():
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with Client(url, timeout=0.1) as client, pytest.raises(Unreachable) as caught:
-            client.jobs.create()
-    assert str(caught.value) == (
-        f"Cannot reach {url}: no answer within 0.1 s. The request may have been carried out."
-    )
-
-
-def test_a_read_that_has_waited_its_whole_timeout_is_not_tried_again(naps):
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with Client(url, timeout=0.1) as client, pytest.raises(Unreachable) as caught:
-            client.jobs.get(1)
-    assert (str(caught.value), naps) == (f"Cannot reach {url}: no answer within 0.1 s.", [])
 
 
 def test_a_redirect_is_not_followed_since_a_post_would_become_a_get(api, client):
