@@ -106,6 +106,7 @@ class Release:
             done.queued += len(fates.queue)
             done.skipped += len(fates.skip)
             done.blocked += len(fates.block)
+            done.more = done.more or bool(fates.uncounted)  # whose next slot may be due already
             if not self._push(queue, fates.queue):
                 return
         # The room was not used up by what was skipped: somebody may wait for it.
@@ -161,4 +162,5 @@ def _write(cursor: Cursor, fates: _Fates) -> None:
     for job_id, count in fates.uncounted.items():
         firing.uncount(cursor, job_id, count)
         _now, due, _gone = firing.lock_due(cursor, 1, job_id)
-        firing.advance(cursor, [next_without_skipped(one) for one in due])
+        if due:  # not of a paused job, which gets its next time when it is resumed
+            firing.advance(cursor, [next_without_skipped(one) for one in due])

@@ -162,19 +162,22 @@ def test_a_forced_run_does_not_wait_but_occupies(link, broker):
     assert states(link, job) == ["queued"]
 
 
-def test_a_slot_that_is_skipped_late_is_no_run(link, broker):
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_slot_that_is_skipped_late_is_no_run(link, broker, paused):
     """It was counted when it fired without room; maxRuns counts what was run."""
     job = make_job(link, overlap_policy="skip", max_runs=1)
     make_execution(link, job, "queued")
     fire(link, broker, high_water=1)
     assert states(link, job) == ["queued", "pending"]
     assert link.execute("SELECT runs, next_slot FROM job_schedule WHERE job_id = %s", (job,)) == [(1, None)]
-    assert release(link, broker, high_water=2).skipped == 1
+    link.execute("UPDATE job SET is_active = %s WHERE id = %s", (not paused, job))
+    done = release(link, broker, high_water=2)
+    assert (done.skipped, done.again_in) == (1, 0.0)
     assert states(link, job) == ["queued"]
-    [(runs, next_time)] = link.execute(
+    [(runs, later)] = link.execute(
         "SELECT runs, next_execution_time > clock_timestamp() FROM job_schedule WHERE job_id = %s", (job,)
     )
-    assert (runs, next_time) == (0, True)
+    assert (runs, later) == (0, None if paused else True)
 
 
 def test_cancelling_what_occupies_the_job_lets_the_next_one_go(stored, broker):
