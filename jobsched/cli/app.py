@@ -16,11 +16,12 @@ from jobsched.cli.executions import executions
 from jobsched.cli.jobs import jobs
 from jobsched.cli.keys import keys
 from jobsched.cli.processes import COMMANDS
+from jobsched.cli.signing import signing
 from jobsched.cli.stats import stats
 
 _SECTIONS = {
     "Run jobsched": ("up", "api", "poller", "worker", "migrate", "doctor", "keys"),
-    "Use it": ("jobs", "executions", "dead", "stats", "cron"),
+    "Use it": ("jobs", "executions", "dead", "stats", "cron", "signing"),
 }
 
 
@@ -87,5 +88,5 @@ def version() -> None:
     click.echo(f"jobsched {__version__}")
 
 
-for _command in (*COMMANDS, keys, jobs, executions, dead, stats, cron):
+for _command in (*COMMANDS, keys, jobs, executions, dead, stats, cron, signing):
     app.add_command(_command)

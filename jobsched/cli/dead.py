@@ -2,17 +2,33 @@
 
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from jobsched.cli.connection import connect, json_option, page_options, time_options
+from jobsched.cli.connection import (
+    check_timeout,
+    connect,
+    job_filter,
+    json_option,
+    once_option,
+    page_options,
+    time_options,
+    wait_timeout_option,
+)
+from jobsched.cli.errors import FAILED
 from jobsched.cli.fields import Given, payload_value
 from jobsched.cli.output import print_json, print_more
-from jobsched.cli.text import one_line
+from jobsched.cli.text import count
 from jobsched.cli.views import print_dead_letters
 
+if TYPE_CHECKING:
+    from jobsched.client import Client
+    from jobsched.client.types import RedriveProgress
+
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+_REDRIVE = click.argument("id", type=click.IntRange(min=1))
 
 
 def _filter_options(command: Command) -> Command:
@@ -20,14 +36,14 @@ def _filter_options(command: Command) -> Command:
     command = click.option("--error-code", metavar="CODE", help="Only with this error, such as timeout.")(
         command
     )
-    return click.option("--job-id", type=int, metavar="ID", help="Only of this job.")(command)
+    return job_filter(command)
 
 
 def _selection(command: Command) -> Command:
     """Ids, or filters, or --all: what redrive and discard work on."""
     command = click.option("--all", "all_", is_flag=True, help="Every dead letter there is.")(command)
     command = _filter_options(command)
-    return click.argument("ids", nargs=-1, type=click.IntRange(min=1))(command)
+    return click.argument("ids", nargs=-1, metavar="[ID]...", type=click.IntRange(min=1))(command)
 
 
 @click.group()
@@ -51,44 +67,121 @@ def list_(as_json: bool, **filters: Any) -> None:
 
 @dead.command()
 @_selection
-@click.option("--rate-per-second", type=float, metavar="N", help="Start at most this many each second.")
-@click.option("--payload", metavar="JSON", callback=payload_value, help="Send this instead; for one id.")
+@click.option(
+    "--rate",
+    "--rate-per-second",
+    "rate",
+    type=float,
+    metavar="N",
+    help="Start at most N each second; all at once if not given.",
+)
+@click.option(
+    "--payload",
+    metavar="JSON",
+    callback=payload_value,
+    help="Send this instead: JSON, @FILE or @-. For one ID.",
+)
+@click.option("--wait", is_flag=True, help="Wait until all have ended; exit 1 unless all succeeded.")
+@wait_timeout_option
+@once_option
 @json_option
 def redrive(
     ids: tuple[int, ...],
-    rate_per_second: float | None,
+    rate: float | None,
     payload: Given | None,
+    wait: bool,
+    timeout: float | None,
+    idempotency_key: str | None,
     as_json: bool,
     **filters: Any,
-) -> None:
-    """Run dead letters again, chosen by ID, by filter, or --all."""
+) -> int:
+    """Run dead letters again, chosen by ID, by filter, or --all.
+
+    Each runs as a new execution of its job as the job is now.
+    """
+    check_timeout(wait, timeout)
     chosen = _chosen(ids, filters)
     extra = {} if payload is None else {"payload": payload.value}
     with connect() as client:
-        answer = client.dead_letters.redrive(**chosen, rate_per_second=rate_per_second, **extra)
+        accepted = client.dead_letters.redrive(
+            **chosen, rate_per_second=rate, idempotency_key=idempotency_key, **extra
+        )
+        if wait:
+            return _wait(client, accepted["id"], timeout, as_json)
     if as_json:
-        print_json(answer)
-    else:
-        click.echo(f"Running {one_line(answer.get('matched'))} dead letters again.")
+        print_json(accepted)
+        return 0
+    click.echo(f"Redrive {accepted['id']}: {count(accepted['matched'], 'dead letter')} to run again.")
+    if accepted["matched"]:
+        click.echo(f"See how far it is with: jobsched dead progress {accepted['id']}")
+    return 0
+
+
+@dead.command()
+@_REDRIVE
+@click.option("--wait", is_flag=True, help="Wait until all have ended; exit 1 unless all succeeded.")
+@wait_timeout_option
+@json_option
+def progress(id: int, wait: bool, timeout: float | None, as_json: bool) -> int:
+    """Show how far a redrive is."""
+    check_timeout(wait, timeout)
+    with connect() as client:
+        if wait:
+            return _wait(client, id, timeout, as_json)
+        found = client.dead_letters.redrive_progress(id)
+    print_json(found) if as_json else click.echo(_told(found))
+    return 0
 
 
 @dead.command()
 @_selection
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@once_option
 @json_option
-def discard(ids: tuple[int, ...], yes: bool, as_json: bool, **filters: Any) -> None:
+def discard(
+    ids: tuple[int, ...], yes: bool, idempotency_key: str | None, as_json: bool, **filters: Any
+) -> None:
     """Throw dead letters away for good, chosen by ID, by filter, or --all."""
     chosen = _chosen(ids, filters)
     # Ids were named one by one; a filter may match more than its author thinks. A script is not asked.
     if not ids and not yes and sys.stdin.isatty():
         click.confirm("Discard every dead letter that matches, for good?", abort=True, err=True)
     with connect() as client:
-        answer = client.dead_letters.discard(**chosen)
+        answer = client.dead_letters.discard(**chosen, idempotency_key=idempotency_key)
     if as_json:
         print_json(answer)
-        return
-    counts = [value for value in (answer or {}).values() if isinstance(value, int)]
-    click.echo(f"Discarded {counts[0]} dead letters." if counts else "Discarded.")
+    else:
+        click.echo(f"Discarded {count(answer['discarded'], 'dead letter')}.")
+
+
+def _wait(client: "Client", id: int, timeout: float | None, as_json: bool) -> int:
+    watched = sys.stderr.isatty()
+    shown = ""
+
+    def tell(seen: "RedriveProgress") -> None:
+        # One line that changes, where somebody looks; whoever reads a log gets the end only.
+        nonlocal shown
+        if watched and (text := _told(seen)) != shown:
+            click.echo(f"\r{text:<{len(shown)}}", nl=False, err=True)
+            shown = text
+
+    if watched:
+        click.echo("Ctrl-C only ends the wait.", err=True)
+    try:
+        ended = client.dead_letters.wait(id, timeout, tell)
+    finally:
+        if shown:
+            click.echo(f"\r{'':<{len(shown)}}\r", nl=False, err=True)
+    print_json(ended) if as_json else click.echo(_told(ended))
+    return FAILED if ended["failed"] else 0
+
+
+def _told(progress: "RedriveProgress") -> str:
+    failed = f", {progress['failed']} did not succeed" if progress["failed"] else ""
+    return (
+        f"Redrive {progress['id']} is {progress['state']}: "
+        f"{progress['done']} of {progress['matched']} ended{failed}."
+    )
 
 
 def _chosen(ids: tuple[int, ...], filters: dict[str, Any]) -> dict[str, Any]:
@@ -102,5 +195,5 @@ def _chosen(ids: tuple[int, ...], filters: dict[str, Any]) -> dict[str, Any]:
     if everything:
         return {"filter": {"all": True}}
     if not given:
-        raise click.UsageError("Which ones? Give ids, a filter such as --job-id, or --all.")
+        raise click.UsageError("Which ones? Give ids, a filter such as --job, or --all.")
     return {"filter": given}

@@ -13,6 +13,7 @@ class Document(NamedTuple):
 
     place: str
     job: dict[str, Any]
+    in_array: bool = False
 
 
 def read_documents(path: str) -> list[Document]:
@@ -39,7 +40,7 @@ def read_documents(path: str) -> list[Document]:
             place = f"{name}, item {number + 1}" if isinstance(value, list) else f"{name}, line {line}"
             if not isinstance(item, dict):
                 raise click.UsageError(f'{place}: a job is a JSON object, such as {{"schedule": …}}.')
-            found.append(Document(place, item))
+            found.append(Document(place, item, isinstance(value, list)))
         start, position = position, _next(text, end)
         line += text.count("\n", start, position)
     if not found:

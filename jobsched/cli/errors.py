@@ -32,7 +32,7 @@ def report(error: Exception) -> int:
     from jobsched.errors import ConfigError, InvalidInput, JobschedError
 
     if isinstance(error, InvalidInput):
-        say(str(error.args[0]), *(_fault(fault.pointer, fault.message) for fault in error.faults))
+        say(str(error.args[0]), *(fault_line(fault.pointer, fault.message) for fault in error.faults))
         return FAILED
     if isinstance(error, JobschedError):
         say(str(error))
@@ -55,7 +55,7 @@ def explain(error: "ApiError") -> tuple[int, list[str]]:
     """The exit code of an API error, and its lines: the message, each fault with its field, what to do."""
     from jobsched.client.errors import Conflict, Invalid, NotFound, Unauthorized, Unreachable
 
-    lines = [error.message, *(_fault(place, message) for place, message in error.faults)]
+    lines = [error.message, *(fault_line(place, message) for place, message in error.faults)]
     if isinstance(error, Unreachable):
         lines.append("Is it running? `jobsched up` starts one here; JOBSCHED_URL names one elsewhere.")
         return UNREACHABLE, lines
@@ -68,7 +68,7 @@ def explain(error: "ApiError") -> tuple[int, list[str]]:
     return FAILED, lines
 
 
-def _fault(place: str, message: str) -> str:
+def fault_line(place: str, message: str) -> str:
     if not place:
         return message
     field = place.removeprefix("/").replace("~1", "/").replace("~0", "~")

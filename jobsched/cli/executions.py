@@ -4,7 +4,16 @@ from typing import Any
 
 import click
 
-from jobsched.cli.connection import connect, json_option, page_options, time_options
+from jobsched.cli.connection import (
+    connect,
+    job_filter,
+    json_option,
+    once_option,
+    page_options,
+    state_filter,
+    time_options,
+    trigger_filter,
+)
 from jobsched.cli.output import print_json, print_more
 from jobsched.cli.views import print_execution, print_executions
 
@@ -17,9 +26,9 @@ def executions() -> None:
 
 
 @executions.command("list")
-@click.option("--state", multiple=True, metavar="STATE", help="Only in this state. May be repeated (or).")
-@click.option("--job-id", type=int, metavar="ID", help="Only of this job.")
-@click.option("--trigger", metavar="TRIGGER", help="schedule, manual or redrive.")
+@state_filter("Only in this state.")
+@job_filter
+@trigger_filter
 @time_options
 @page_options
 def list_(as_json: bool, **filters: Any) -> None:
@@ -45,11 +54,12 @@ def show(id: int, as_json: bool) -> None:
 
 @executions.command()
 @_ID
+@once_option
 @json_option
-def cancel(id: int, as_json: bool) -> None:
+def cancel(id: int, idempotency_key: str | None, as_json: bool) -> None:
     """Cancel an execution; a running call is aborted within 2 s."""
     with connect() as client:
-        execution = client.executions.cancel(id)
+        execution = client.executions.cancel(id, idempotency_key=idempotency_key)
     if as_json:
         print_json(execution)
     elif execution["state"] == "cancelled":
@@ -60,11 +70,12 @@ def cancel(id: int, as_json: bool) -> None:
 
 @executions.command()
 @_ID
+@once_option
 @json_option
-def retry(id: int, as_json: bool) -> None:
+def retry(id: int, idempotency_key: str | None, as_json: bool) -> None:
     """Run an execution again now; a final one runs again as a new execution."""
     with connect() as client:
-        execution = client.executions.retry(id)
+        execution = client.executions.retry(id, idempotency_key=idempotency_key)
     if as_json:
         print_json(execution)
     elif execution["id"] == id:

@@ -34,46 +34,82 @@ class Field(NamedTuple):
         return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name)
 
 
-FIELDS = (
-    Field("schedule", "text", "Cron (5 or 6 fields), @every 5m, @daily, @in 10m, or an instant."),
-    Field("api", "text", "The URL to call."),
-    Field("name", "text", "A name for people."),
-    Field("key", "text", "Your own key for the job, unique in the project."),
-    Field("description", "text", "What the job is for."),
-    Field("timezone", "text", "IANA time zone of the schedule (UTC)."),
-    Field("method", "text", "HTTP method (POST)."),
-    Field("headers", "headers", "A header of the callback, 'Name: value'. May be repeated."),
-    Field("secretHeaders", "list", "Name of a header whose value is a secret. May be repeated."),
-    Field("payload", "json", "The callback's body: JSON, @FILE, or @- for standard input."),
-    Field(
-        "type",
-        "text",
-        "Call again after an unknown end, or never twice.",
-        ("AT_LEAST_ONCE", "AT_MOST_ONCE"),
+#: The fields by what they are for, in the order of --help.
+SECTIONS: dict[str, tuple[Field, ...]] = {
+    "What is called, and when": (
+        Field("schedule", "text", "Cron (5 or 6 fields), @every 5m, @daily, @in 10m, or an instant."),
+        Field("timezone", "text", "IANA time zone of the schedule (UTC)."),
+        Field("api", "text", "The URL to call."),
+        Field("method", "text", "GET HEAD POST PUT PATCH DELETE or OPTIONS (POST)."),
+        Field("headers", "headers", "A header of the call. May be repeated."),
+        Field("secretHeaders", "list", "Name of a header whose value is never shown. May be repeated."),
+        Field("payload", "json", "The call's body: JSON, @FILE, or @- for standard input."),
     ),
-    Field("maxRetryCount", "int", "Retries after a failed call: 0 to 100 (3)."),
-    Field("minBackoffSeconds", "number", "Wait before the first retry (1)."),
-    Field("maxBackoffSeconds", "number", "Longest wait between retries (3600)."),
-    Field("backoffFactor", "number", "Growth of the wait: 1 to 10 (2)."),
-    Field("backoffJitter", "number", "Random spread of the wait: 0 to 1 (0.1)."),
-    Field("timeoutSeconds", "number", "Limit of a whole call: 0.1 to 1800 (30)."),
-    Field("successStatus", "list", "Status that counts as success: 404 or 200-299. May be repeated."),
-    Field("noRetryStatus", "list", "Status that is never retried. May be repeated."),
-    Field("followRedirects", "switch", "Follow up to 5 redirects (no)."),
-    Field("misfirePolicy", "text", "What to do with missed slots.", ("fire_once", "fire_all", "skip")),
-    Field("misfireGraceSeconds", "int", "A slot this late is missed (60)."),
-    Field("overlapPolicy", "text", "When the last run is not over.", ("allow", "skip", "queue")),
-    Field("priority", "int", "0 to 10, higher first (5)."),
-    Field("pool", "text", "The pool of workers that runs it (default)."),
-    Field("tags", "list", "A tag. May be repeated."),
-    Field("startAt", "text", "No slot before this (RFC 3339)."),
-    Field("endAt", "text", "No slot after this (RFC 3339)."),
-    Field("maxRuns", "int", "Stop after this many slots."),
-    Field("jitterSeconds", "int", "Spread the job's times over this long (0)."),
-    Field("isRecurring", "switch", "With --no-is-recurring, a cron runs once, at its next match."),
-    Field("isActive", "switch", "With --no-is-active, the job is paused."),
-)
+    "How to find it": (
+        Field("key", "text", "Your own key for the job, unique in the project."),
+        Field("name", "text", "A name for people."),
+        Field("description", "text", "What the job is for."),
+        Field("tags", "list", "A label to filter by. May be repeated."),
+    ),
+    "What is a failure, and what then": (
+        Field("timeoutSeconds", "number", "Limit of a whole call: 0.1 to 1800 (30)."),
+        Field("successStatus", "list", "Answers that are a success: 404, 200-299. May be repeated."),
+        Field("noRetryStatus", "list", "Answers that fail for good at once. May be repeated."),
+        Field("followRedirects", "switch", "Follow up to 5 redirects (no)."),
+        Field("maxRetryCount", "int", "Retries after a failed call: 0 to 100 (3)."),
+        Field("minBackoffSeconds", "number", "Wait before the first retry (1)."),
+        Field("maxBackoffSeconds", "number", "Longest wait between retries (3600)."),
+        Field("backoffFactor", "number", "Growth of the wait: 1 to 10 (2)."),
+        Field("backoffJitter", "number", "Random spread of the wait: 0 to 1 (0.1)."),
+        Field(
+            "type",
+            "text",
+            "Call again after an unknown end (the default), or never twice.",
+            ("AT_LEAST_ONCE", "AT_MOST_ONCE"),
+        ),
+    ),
+    "When and where it runs": (
+        Field("startAt", "text", "No slot before this (RFC 3339)."),
+        Field("endAt", "text", "No slot after this (RFC 3339)."),
+        Field("maxRuns", "int", "Stop after this many slots."),
+        Field("isRecurring", "switch", "With --no-is-recurring, a cron runs once, at its next match."),
+        Field("isActive", "switch", "With --no-is-active, the job is paused."),
+        Field("jitterSeconds", "number", "Spread the job's times over this long (0)."),
+        Field(
+            "misfirePolicy",
+            "text",
+            "What becomes of missed slots (fire_once).",
+            ("fire_once", "fire_all", "skip"),
+        ),
+        Field("misfireGraceSeconds", "number", "A slot is missed when it is later than this (60)."),
+        Field(
+            "overlapPolicy",
+            "text",
+            "What to do while the last run is not over (allow).",
+            ("allow", "skip", "queue"),
+        ),
+        Field("priority", "int", "0 to 10, higher first (5)."),
+        Field("pool", "text", "The pool of workers that runs it (default)."),
+    ),
+}
+FIELDS = tuple(field for fields in SECTIONS.values() for field in fields)
 _BY_OPTION = {field.option: field for field in FIELDS}
+_SECTION_OF = {field.name: title for title, fields in SECTIONS.items() for field in fields}
+
+
+class FieldsCommand(click.Command):
+    """A command with an option for each field of a job: --help lists them by what they are for."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, those that are no fields of a job last, where the eye is when it has scrolled."""
+        rows: dict[str, list[tuple[str, str]]] = {title: [] for title in (*SECTIONS, "Options")}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None:
+                rows[_SECTION_OF.get(parameter.name or "", "Options")].append(record)
+        for title, records in rows.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
 
 
 def job_options(command: Command) -> Command:
@@ -97,7 +133,10 @@ def unset_option(command: Command) -> Command:
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that were given on the command line, by their names in the API."""
-    return {field.name: values[field.name] for field in FIELDS if values.get(field.name) is not None}
+    found = ((field.name, values.get(field.name)) for field in FIELDS)
+    return {
+        name: value.value if isinstance(value, Given) else value for name, value in found if value is not None
+    }
 
 
 def read_json(text: str) -> Any:
@@ -130,7 +169,7 @@ def _option(field: Field) -> Callable[[Command], Command]:
         return click.option(f"{name}/--no-{field.option}", field.name, default=None, help=help_text)
     if field.kind == "headers":
         return click.option(
-            name, field.name, multiple=True, metavar="'N: V'", callback=_headers, help=help_text
+            name, field.name, multiple=True, metavar="'NAME: VALUE'", callback=_headers, help=help_text
         )
     if field.kind == "list":
         return click.option(name, field.name, multiple=True, metavar="TEXT", callback=_list, help=help_text)

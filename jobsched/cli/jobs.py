@@ -1,21 +1,38 @@
 """``jobsched jobs``: create, look at, change, run and delete jobs."""
 
 import sys
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobsched.cli.connection import connect, json_option, page_options, time_options
-from jobsched.cli.documents import Document, read_documents
-from jobsched.cli.errors import FAILED, explain, say
-from jobsched.cli.fields import Given, given, job_options, payload_value, unset_option
-from jobsched.cli.output import full_moment, print_json, print_json_line, print_more
+from jobsched.cli.connection import (
+    check_timeout,
+    connect,
+    json_option,
+    once_option,
+    page_options,
+    state_filter,
+    time_options,
+    trigger_filter,
+    version_option,
+    wait_timeout_option,
+)
+from jobsched.cli.create import create
+from jobsched.cli.documents import read_documents
+from jobsched.cli.errors import FAILED
+from jobsched.cli.fields import FieldsCommand, Given, given, job_options, payload_value, unset_option
+from jobsched.cli.output import print_json, print_more
 from jobsched.cli.text import one_line
-from jobsched.cli.views import print_execution, print_executions, print_job, print_jobs
+from jobsched.cli.views import (
+    print_execution,
+    print_executions,
+    print_job,
+    print_jobs,
+    print_upcoming,
+    say_done,
+)
 
 if TYPE_CHECKING:
-    from jobsched.client import Client
     from jobsched.client.types import Execution
 
 _ID = click.argument("id", type=click.IntRange(min=1))
@@ -26,36 +43,20 @@ def jobs() -> None:
     """Create, show, change, run and delete jobs."""
 
 
-@jobs.command()
-@job_options
-@click.option(
-    "-f",
-    "--file",
-    metavar="FILE",
-    help="Jobs as JSON or NDJSON, - for standard input. Each is created; options change all of them.",
-)
-@json_option
-def create(file: str | None, as_json: bool, **values: Any) -> int:
-    """Create a job from options, or jobs from a file."""
-    fields = _plain(given(values))
-    if file is None:
-        missing = [name for name in ("schedule", "api") if name not in fields]
-        if missing:
-            needed = " and ".join(f"--{name}" for name in missing)
-            raise click.UsageError(f"A job needs {needed} (or -f FILE).")
-        documents = [Document("", {})]
-    else:
-        documents = read_documents(file)
-    with connect() as client:
-        return _create_all(client, documents, fields, as_json)
+jobs.add_command(create)
 
 
 @jobs.command("list")
-@click.option("--q", metavar="TEXT", help="Find this in name, key, description and URL.")
-@click.option("--is-active/--no-is-active", default=None, help="Only active jobs, or only paused ones.")
+@click.option("-q", "--q", "q", metavar="TEXT", help="Find this in name, key, description and URL.")
+@click.option(
+    "--active/--paused",
+    "is_active",
+    default=None,
+    help="Only active jobs, or only paused ones.",
+)
 @click.option("--pool", metavar="POOL", help="Only jobs of this pool.")
 @click.option("--tag", multiple=True, metavar="TAG", help="Only jobs with this tag. May be repeated (or).")
-@click.option("--state", multiple=True, metavar="STATE", help="Last run ended so. May be repeated (or).")
+@state_filter("Only jobs whose last run ended so.")
 @page_options
 def list_(as_json: bool, **filters: Any) -> None:
     """List jobs, newest first."""
@@ -69,24 +70,37 @@ def list_(as_json: bool, **filters: Any) -> None:
 
 
 @jobs.command()
-@_ID
+@click.argument("id", type=click.IntRange(min=1), required=False)
+@click.option("--key", metavar="KEY", help="The job with this key of yours, instead of an ID.")
 @json_option
-def show(id: int, as_json: bool) -> None:
+def show(id: int | None, key: str | None, as_json: bool) -> None:
     """Show all of one job."""
     with connect() as client:
-        job = client.jobs.get(id)
+        if key is not None and id is None:
+            job = client.jobs.get_by_key(key)
+        elif id is not None and key is None:
+            job = client.jobs.get(id)
+        else:
+            raise click.UsageError("Which job? Give its ID or its --key.")
     print_json(job) if as_json else print_job(job)
 
 
-@jobs.command()
+@jobs.command(cls=FieldsCommand)
 @_ID
 @job_options
 @unset_option
 @click.option("-f", "--file", metavar="FILE", help="The changes as a JSON object, - for standard input.")
-@click.option("--version", type=int, metavar="N", help="Refuse if the job's version is another by now.")
+@click.option("--replace", is_flag=True, help="What is not given goes back to its default.")
+@version_option
 @json_option
 def update(
-    id: int, unset: list[str], file: str | None, version: int | None, as_json: bool, **values: Any
+    id: int,
+    unset: list[str],
+    file: str | None,
+    replace: bool,
+    version: int | None,
+    as_json: bool,
+    **values: Any,
 ) -> None:
     """Change some fields of a job and leave the others."""
     changes: dict[str, Any] = {}
@@ -95,12 +109,17 @@ def update(
         if len(documents) > 1:
             raise click.UsageError(f"{file} holds several objects; update changes one job.")
         changes = documents[0].job
-    changes |= dict.fromkeys(unset) | _plain(given(values))
+    if replace and unset:
+        raise click.UsageError(
+            "With --replace, all fields that are not given are reset; --unset adds nothing."
+        )
+    changes |= dict.fromkeys(unset) | given(values)
     if not changes:
         raise click.UsageError("Nothing to change: give at least one field, --unset or -f.")
     with connect() as client:
-        job = client.jobs.update(id, changes, version=version)
-    _done(job, "Updated", as_json)
+        change = client.jobs.replace if replace else client.jobs.update
+        job = change(id, changes, version=version)
+    say_done(job, "Replaced" if replace else "Updated", as_json)
 
 
 @jobs.command()
@@ -110,7 +129,7 @@ def pause(id: int, as_json: bool) -> None:
     """Stop firing a job. What waits or runs goes on."""
     with connect() as client:
         job = client.jobs.pause(id)
-    _done(job, "Paused", as_json)
+    say_done(job, "Paused", as_json)
 
 
 @jobs.command()
@@ -120,23 +139,36 @@ def resume(id: int, as_json: bool) -> None:
     """Fire a paused job again, counting from now."""
     with connect() as client:
         job = client.jobs.resume(id)
-    _done(job, "Resumed", as_json)
+    say_done(job, "Resumed", as_json)
 
 
 @jobs.command()
 @_ID
-@click.option("--payload", metavar="JSON", callback=payload_value, help="Send this instead of the job's.")
+@click.option(
+    "--payload",
+    metavar="JSON",
+    callback=payload_value,
+    help="Send this instead of the job's: JSON, @FILE or @-.",
+)
 @click.option("--force", is_flag=True, help="Run even where the job's overlap policy forbids it.")
 @click.option("--wait", is_flag=True, help="Wait for the end; exit 1 unless it succeeded.")
-@click.option("--timeout", type=float, metavar="SECONDS", help="With --wait: give up after this long.")
+@wait_timeout_option
+@once_option
 @json_option
-def run(id: int, payload: Given | None, force: bool, wait: bool, timeout: float | None, as_json: bool) -> int:
+def run(
+    id: int,
+    payload: Given | None,
+    force: bool,
+    wait: bool,
+    timeout: float | None,
+    idempotency_key: str | None,
+    as_json: bool,
+) -> int:
     """Run a job now, whatever its schedule says."""
-    if timeout is not None and not wait:
-        raise click.UsageError("--timeout only means something with --wait.")
+    check_timeout(wait, timeout)
     body = {} if payload is None else {"payload": payload.value}
     with connect() as client:
-        execution = client.jobs.run(id, force=force, **body)
+        execution = client.jobs.run(id, force=force, idempotency_key=idempotency_key, **body)
         if wait:
             if sys.stderr.isatty():
                 # Whoever stops waiting should know what to look for.
@@ -153,17 +185,29 @@ def run(id: int, payload: Given | None, force: bool, wait: bool, timeout: float 
 
 @jobs.command()
 @_ID
-def delete(id: int) -> None:
+@version_option
+def delete(id: int, version: int | None) -> None:
     """Delete a job. Its history stays readable."""
     with connect() as client:
-        client.jobs.delete(id)
+        client.jobs.delete(id, version=version)
     click.echo(f"Deleted job {id}.")
+
+
+@jobs.command("next")
+@_ID
+@click.option("-n", "count", type=click.IntRange(min=1), default=10, metavar="N", help="How many (10).")
+@json_option
+def next_(id: int, count: int, as_json: bool) -> None:
+    """Show the next times at which a job will run."""
+    with connect() as client:
+        upcoming = client.jobs.next(id, n=count)
+    print_json(upcoming) if as_json else print_upcoming(upcoming)
 
 
 @jobs.command()
 @_ID
-@click.option("--state", multiple=True, metavar="STATE", help="Only in this state. May be repeated (or).")
-@click.option("--trigger", metavar="TRIGGER", help="schedule, manual or redrive.")
+@state_filter("Only in this state.")
+@trigger_filter
 @time_options
 @page_options
 def history(id: int, as_json: bool, **filters: Any) -> None:
@@ -175,51 +219,6 @@ def history(id: int, as_json: bool, **filters: Any) -> None:
         return
     print_executions(page["items"])
     print_more(page)
-
-
-def _create_all(client: "Client", documents: list[Document], fields: Mapping[str, Any], as_json: bool) -> int:
-    """Create each job, going on after one that is refused: the others do not depend on it.
-
-    A server that is away or a key that is refused ends it, since nothing after that could succeed.
-    """
-    from jobsched.client import ApiError, Unauthorized, Unreachable
-
-    failed = 0
-    for number, (place, document) in enumerate(documents):
-        try:
-            job = client.jobs.create({**document, **fields})
-        except ApiError as error:
-            if len(documents) == 1:
-                raise
-            if isinstance(error, Unauthorized | Unreachable):
-                say(f"Created {number - failed} of {len(documents)} jobs, then stopped at {place}.")
-                raise
-            failed += 1
-            first, *more = explain(error)[1]
-            say(f"{place}: {first}", *more)
-            continue
-        if as_json and len(documents) > 1:
-            print_json_line(job)
-        else:
-            _done(job, "Created", as_json)
-    if failed:
-        say(f"{failed} of {len(documents)} jobs were refused; the others were created.")
-    return FAILED if failed else 0
-
-
-def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value.value if isinstance(value, Given) else value for name, value in fields.items()}
-
-
-def _done(job: Mapping[str, Any], verb: str, as_json: bool) -> None:
-    if as_json:
-        print_json(job)
-        return
-    name = job.get("name") or job.get("key")
-    label = f" ({one_line(name)})" if name else ""
-    next_run = job.get("nextExecutionTime")
-    when = f" Next run: {full_moment(next_run)}." if next_run and job.get("isActive") else ""
-    click.echo(f"{verb} job {job['id']}{label}.{when}")
 
 
 def _say_started(execution: "Execution") -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -168,6 +169,12 @@ def print_block(heading: str, text: str) -> None:
 def print_heading(text: str) -> None:
     """A heading within details, after an empty line."""
     click.echo(f"\n{clean(text)}")
+
+
+def print_note(text: str) -> None:
+    """A sentence or two after a table, wrapped to the terminal."""
+    click.echo()
+    click.echo(click.wrap_text(clean(text), width=shutil.get_terminal_size().columns))
 
 
 def print_more(page: Mapping[str, Any]) -> None:

@@ -25,6 +25,15 @@ def one_line(value: Any) -> str:
     return _BREAKS.sub(" ", clean(str(value)))
 
 
+def count(number: int, noun: str) -> str:
+    """A number of things.
+
+    >>> count(1, "job"), count(12_000, "job")
+    ('1 job', '12,000 jobs')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def duration(milliseconds: float | None) -> str:
     """A length of time: ``870 ms``, ``2.4 s``, ``3 min 5 s``, ``2 h 10 min``.
 

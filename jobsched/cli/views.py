@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import click
+
 from jobsched.cli.output import (
     Cell,
     Column,
@@ -17,6 +19,8 @@ from jobsched.cli.output import (
     print_block,
     print_details,
     print_heading,
+    print_json,
+    print_note,
     print_table,
     state,
 )
@@ -51,6 +55,7 @@ _DEAD_COLUMNS = (
     Column("ATTEMPTS", number=True),
     Column("ERROR", gives_way=True),
 )
+_UPCOMING_COLUMNS = (Column("LOCAL TIME"), Column("UTC"), Column("DUE"))
 _ATTEMPT_COLUMNS = (
     Column("ATTEMPT", number=True),
     Column("STARTED"),
@@ -104,6 +109,18 @@ def print_job(job: Row) -> None:
     _print_headers("headers", job.get("headers"))
     if job.get("payload") is not None:
         print_block("payload", json.dumps(job["payload"], indent=2, ensure_ascii=False))
+
+
+def say_done(job: Row, verb: str, as_json: bool) -> None:
+    """Say in a line what became of a job, or print it as JSON."""
+    if as_json:
+        print_json(job)
+        return
+    name = job.get("name") or job.get("key")
+    label = f" ({one_line(name)})" if name else ""
+    next_run = job.get("nextExecutionTime")
+    when = f" Next run: {full_moment(next_run)}." if next_run and job.get("isActive") else ""
+    click.echo(f"{verb} job {job['id']}{label}.{when}")
 
 
 def print_executions(executions: Iterable[Row]) -> None:
@@ -170,6 +187,37 @@ def print_dead_letters(letters: Iterable[Row]) -> None:
         for letter in letters
     ]
     print_table(_DEAD_COLUMNS, rows, "No dead letters.")
+
+
+def print_upcoming(preview: Row) -> None:
+    """The next runs. Where a person looks: the schedule in words before, remarks behind, not in a narrow column."""
+    runs = preview["items"]
+    if not on_terminal():
+        rows: list[list[Value]] = [
+            [run.get(name) for name in ("local", "scheduledFor", "dueAt", "remark")] for run in runs
+        ]
+        print_table((*_UPCOMING_COLUMNS, Column("REMARK")), rows, "It does not run again.")
+        return
+    now = datetime.now(UTC)
+    click.echo(f"{one_line(preview.get('description'))}.\n")
+    rows = [
+        [
+            f"{one_line(_weekday(run.get('local')))}",
+            one_line(run.get("scheduledFor"))[:19].replace("T", " "),
+            moment(run.get("dueAt"), now),
+        ]
+        for run in runs
+    ]
+    print_table(_UPCOMING_COLUMNS, rows, "It does not run again.")
+    for run in runs:
+        if run.get("remark"):
+            print_note(f"{_weekday(run.get('local'))}: {one_line(run['remark'])}")
+
+
+def _weekday(text: Any) -> str:
+    """A local time of an answer, with its weekday, which tells most about a schedule."""
+    at = instant(text)
+    return one_line(text) if at is None else f"{at:%a %Y-%m-%d %H:%M:%S %z}"
 
 
 def _target(url: Any) -> str:

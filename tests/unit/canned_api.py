@@ -209,10 +209,11 @@ PREVIEW: dict[str, Any] = {
             "scheduledFor": "2099-03-29T01:00:00.000Z",
             "dueAt": "2099-03-29T01:00:00.000Z",
             "local": "2099-03-29T03:00:00.000+02:00",
-            "remark": "02:30 does not exist on this day",
+            "remark": "02:30 does not exist on this day (the clock jumps from 02:00 to 03:00); it runs at the "
+            "first instant after the gap.",
         },
     ],
-    "description": "at 02:30 every day",
+    "description": "At 02:30 every day",
 }
 
 SECRETS: dict[str, Any] = {

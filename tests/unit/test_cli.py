@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from jobsched.cli.app import app
-from tests.unit.canned_api import EXECUTION, JOB, STATS, CannedApi
+from tests.unit.canned_api import EXECUTION, JOB, PREVIEW, SECRETS, STATS, CannedApi
 
 FUTURE = JOB["nextExecutionTime"]
 
@@ -64,14 +64,14 @@ def test_every_field_of_a_job_is_an_option(api, run):
         ("backoff-jitter", "0.2", 0.2),
         ("timeout-seconds", "0.5", 0.5),
         ("misfire-policy", "skip", "skip"),
-        ("misfire-grace-seconds", "5", 5),
+        ("misfire-grace-seconds", "0.5", 0.5),
         ("overlap-policy", "queue", "queue"),
         ("priority", "9", 9),
         ("pool", "eu", "eu"),
         ("start-at", "2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z"),
         ("end-at", "2027-01-01T00:00:00Z", "2027-01-01T00:00:00Z"),
         ("max-runs", "3", 3),
-        ("jitter-seconds", "4", 4),
+        ("jitter-seconds", "4.5", 4.5),
     ]
     args = [part for name, text, _ in options for part in (f"--{name}", text)]
     args += ["--header", "X-A: 1:2", "--header", "X-B:", "--secret-header", "X-A", "--tag", "a", "--tag", "b"]
@@ -104,14 +104,32 @@ def test_the_options_are_the_fields_that_the_client_knows():
     from jobsched.client.naming import camel
     from jobsched.client.types import JobFields
 
-    assert {field.name for field in FIELDS} == {camel(name) for name in JobFields.__annotations__}
+    assert sorted(field.name for field in FIELDS) == sorted(map(camel, JobFields.__annotations__))
+
+
+def test_help_shows_each_field_by_what_it_is_for_within_80_columns(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = run("jobs", "create", "--help").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line for line in lines if line.endswith(":") and not line.startswith(" ")] == [
+        "What is called, and when:",
+        "How to find it:",
+        "What is a failure, and what then:",
+        "When and where it runs:",
+        "Options:",
+    ]
+    from jobsched.cli.fields import FIELDS
+
+    shown = [line.split()[0].rstrip(",") for line in lines if line.startswith("  -")]
+    assert [f"--{field.option}" for field in FIELDS] == shown[: len(FIELDS)]
+    assert "ID" not in [line.strip() for line in run("jobs", "update", "--help").stdout.splitlines()]
 
 
 def test_json_prints_the_answer_as_it_is(api, run):
     page = {"items": [{**JOB, "name": "ü \x9b31m \ud800"}], "nextCursor": "abc"}
     api.answer("GET", "/api/v1/jobs", page)
     api.answer("GET", "/api/v1/jobs/7", JOB)
-    result = run("jobs", "list", "--json", "--limit", "1", "--cursor", "x", "--tag", "a", "--no-is-active")
+    result = run("jobs", "list", "--json", "--limit", "1", "--cursor", "x", "--tag", "a", "--paused")
     assert json.loads(result.stdout) == page
     assert "ü" in result.stdout
     assert "\x9b" not in result.stdout
@@ -192,7 +210,13 @@ def test_update_sends_only_what_is_given(api, run):
         {"endAt": None, "tags": None, "priority": 9},
         {"payload": None},
     ]
-    assert api.asked[0].headers["if-match"] == '"4"'
+    assert [asked.headers.get("if-match") for asked in api.asked] == ['"4"', None]
+    api.answer("PUT", "/api/v1/jobs/7", JOB)
+    assert run("jobs", "update", "7", "--replace", "--api", "https://example.com").stdout.startswith(
+        "Replaced"
+    )
+    assert (api.asked[-1].method, api.asked[-1].body) == ("PUT", {"api": "https://example.com"})
+    assert run("jobs", "update", "7", "--replace", "--unset", "tag").exit_code == 2
     assert run("jobs", "update", "7").exit_code == 2
     assert run("jobs", "update", "7", "--unset", "nonsense").exit_code == 2
 
@@ -204,7 +228,8 @@ def test_pause_resume_delete_and_history_are_one_call_each(api, run):
     api.answer("GET", "/api/v1/jobs/7/executions", {"items": [EXECUTION], "nextCursor": None})
     assert run("jobs", "pause", "7").stdout.startswith("Paused job 7")
     assert run("jobs", "resume", "7").stdout.startswith("Resumed job 7")
-    assert run("jobs", "delete", "7").stdout == "Deleted job 7.\n"
+    assert run("jobs", "delete", "7", "--version", "4").stdout == "Deleted job 7.\n"
+    assert api.asked[-1].headers["if-match"] == '"4"'
     assert "http_status" in run("jobs", "history", "7", "--state", "failed", "--from", "2026-01-01Z").stdout
     assert api.asked[-1].query == [("state", "failed"), ("from", "2026-01-01Z")]
 
@@ -237,6 +262,91 @@ def test_run_with_wait_gives_up_after_its_timeout(api, run):
     )
 
 
+def test_a_job_is_shown_by_its_id_or_by_its_key(api, run):
+    api.answer("GET", "/api/v1/jobs/key/a%2Fb", JOB)
+    assert run("jobs", "show", "--key", "a/b").stdout.startswith("id ")
+    assert run("jobs", "show").exit_code == 2
+    assert run("jobs", "show", "7", "--key", "a/b").exit_code == 2
+
+
+def test_next_shows_when_a_job_runs_exactly_where_a_program_reads(api, run):
+    api.answer("GET", "/api/v1/jobs/7/next", PREVIEW)
+    lines = run("jobs", "next", "7", "-n", "2").stdout.splitlines()
+    assert [re.split(r" {2,}", line) for line in lines] == [
+        ["LOCAL TIME", "UTC", "DUE", "REMARK"],
+        ["2099-03-28T02:30:00.000+01:00", "2099-03-28T01:30:00.000Z", "2099-03-28T01:30:04.250Z", "-"],
+        [
+            "2099-03-29T03:00:00.000+02:00",
+            "2099-03-29T01:00:00.000Z",
+            "2099-03-29T01:00:00.000Z",
+            PREVIEW["items"][1]["remark"],
+        ],
+    ]
+    assert api.asked[0].query == [("n", "2")]
+    assert json.loads(run("jobs", "next", "7", "--json").stdout) == PREVIEW
+
+
+def test_next_tells_a_person_what_the_schedule_means_and_what_is_strange_about_a_time(api, run, terminal):
+    api.answer("GET", "/api/v1/jobs/7/next", PREVIEW)
+    lines = [line.rstrip() for line in run("jobs", "next", "7").stdout.splitlines()]
+    assert lines == [
+        "At 02:30 every day.",
+        "",
+        "LOCAL TIME                     UTC                  DUE",
+        "Sat 2099-03-28 02:30:00 +0100  2099-03-28 01:30:00  2099-03-28",
+        "Sun 2099-03-29 03:00:00 +0200  2099-03-29 01:00:00  2099-03-29",
+        "",
+        "Sun 2099-03-29 03:00:00 +0200: 02:30 does not exist on this day (the clock jumps",
+        "from 02:00 to 03:00); it runs at the first instant after the gap.",
+    ]
+    empty = {"items": [], "description": "Once, on 2020-01-01 at 00:00 (UTC)"}
+    api.answer("GET", "/api/v1/jobs/8/next", empty)
+    assert "It does not run again." in run("jobs", "next", "8").stdout
+
+
+def test_an_idempotency_key_of_the_users_is_sent_as_it_is(api, run):
+    api.answer("POST", "/api/v1/jobs", JOB, 201)
+    api.answer("POST", "/api/v1/jobs/7/run", EXECUTION, 202)
+    for verb in ("cancel", "retry"):
+        api.answer("POST", f"/api/v1/executions/1201/{verb}", EXECUTION, 202)
+    api.answer("POST", "/api/v1/dead-letters/redrive", {"id": 3, "matched": 0}, 202)
+    api.answer("POST", "/api/v1/dead-letters/discard", {"discarded": 0})
+    api.answer("POST", "/api/v1/signing-secrets/rotate", SECRETS)
+    commands = [
+        ("jobs", "create", "--schedule", "@daily", "--api", "https://example.com"),
+        ("jobs", "run", "7"),
+        ("executions", "cancel", "1201"),
+        ("executions", "retry", "1201"),
+        ("dead", "redrive", "--all"),
+        ("dead", "discard", "--all"),
+        ("signing", "rotate"),
+    ]
+    for command in commands:
+        assert run(*command, "--idempotency-key", "deploy 42").exit_code == 0
+        assert run(*command, "--idempotency-key", "ü").exit_code == 2
+    assert [asked.headers["idempotency-key"] for asked in api.asked] == ["deploy 42"] * len(commands)
+
+
+def test_signing_secrets_are_printed_whole(api, run):
+    api.answer("GET", "/api/v1/signing-secrets", SECRETS)
+    api.answer("POST", "/api/v1/signing-secrets/rotate", SECRETS)
+    lines = run("signing", "list").stdout.splitlines()
+    assert [line.split() for line in lines] == [
+        ["ID", "SECRET", "CREATED", "VALID", "UNTIL"],
+        ["2", SECRETS["items"][0]["secret"], "2026-01-02T00:00:00.000Z", "current"],
+        ["1", SECRETS["items"][1]["secret"], "2026-01-01T00:00:00.000Z", "2099-01-03T00:00:00.000Z"],
+    ]
+    assert json.loads(run("signing", "rotate", "--grace", "60", "--json").stdout) == SECRETS
+    assert api.asked[-1].query == [("grace", "60")]
+
+
+def test_a_secret_goes_on_below_where_a_narrow_terminal_would_cut_it(api, run, terminal, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
+    api.answer("GET", "/api/v1/signing-secrets", SECRETS)
+    shown = run("signing", "list").stdout
+    assert SECRETS["items"][0]["secret"] in shown
+
+
 def test_cancel_and_retry_say_what_happens(api, run):
     api.answer("POST", "/api/v1/executions/1/cancel", {"id": 1, "state": "cancelled"})
     api.answer("POST", "/api/v1/executions/2/cancel", {"id": 2, "state": "running"}, 202)
@@ -248,26 +358,6 @@ def test_cancel_and_retry_say_what_happens(api, run):
     assert run("executions", "retry", "4").stdout == "Execution 9 repeats execution 4.\n"
 
 
-def test_dead_letters_are_chosen_by_ids_by_filter_or_all_and_never_by_nothing(api, run):
-    api.answer("POST", "/api/v1/dead-letters/redrive", {"id": 3, "matched": 2}, 202)
-    api.answer("POST", "/api/v1/dead-letters/discard", {"discarded": 4})
-    assert (
-        run("dead", "redrive", "5", "6", "--rate-per-second", "2").stdout == "Running 2 dead letters again.\n"
-    )
-    run("dead", "redrive", "5", "--payload", "null")
-    run("dead", "redrive", "--job-id", "7", "--error-code", "timeout", "--from", "a", "--to", "b")
-    assert run("dead", "discard", "--all").stdout == "Discarded 4 dead letters.\n"
-    assert [asked.body for asked in api.asked] == [
-        {"ids": [5, 6], "ratePerSecond": 2},
-        {"ids": [5], "payload": None},
-        {"filter": {"jobId": 7, "errorCode": "timeout", "from": "a", "to": "b"}},
-        {"filter": {"all": True}},
-    ]
-    for wrong in ([], ["5", "--all"], ["--all", "--job-id", "7"]):
-        assert run("dead", "discard", *wrong).exit_code == 2
-    assert len(api.asked) == 4
-
-
 def test_stats_shows_queues_sums_and_workers(api, run):
     api.answer("GET", "/queue/stats", STATS)
     lines = run("stats").stdout.splitlines()
@@ -275,53 +365,6 @@ def test_stats_shows_queues_sums_and_workers(api, run):
         "QUEUE", "default", "default.high", "all", "WORKER", "w-1", "Poller",
     ]  # fmt: skip
     assert json.loads(run("stats", "--json").stdout) == STATS
-
-
-def test_a_file_may_hold_one_job_an_array_or_ndjson(api, run, tmp_path):
-    api.answer("POST", "/api/v1/jobs", JOB, 201)
-    job = {"schedule": "@daily", "api": "https://example.com"}
-    array = tmp_path / "jobs.json"
-    array.write_text(json.dumps([job, job], indent=2))
-    assert run("jobs", "create", "-f", str(array)).exit_code == 0
-    result = run(
-        "jobs",
-        "create",
-        "-f",
-        "-",
-        "--pool",
-        "eu",
-        "--json",
-        input=f"{json.dumps(job)}\n\n{json.dumps(job)}\n",
-    )
-    assert [json.loads(line) for line in result.stdout.splitlines()] == [JOB, JOB]
-    assert [asked.body for asked in api.asked] == [job, job, {**job, "pool": "eu"}, {**job, "pool": "eu"}]
-
-
-def test_a_refused_job_of_a_file_does_not_hold_up_the_others(api, run):
-    api.problem(
-        "POST", "/api/v1/jobs", 422, "Not valid.", errors=[{"pointer": "/api", "message": "is missing"}]
-    )
-    api.answer("POST", "/api/v1/jobs", JOB, 201)
-    result = run("jobs", "create", "-f", "-", input='\n\n{"a":\n 1}\n{"b": 2}\n')
-    assert (result.exit_code, len(api.asked)) == (1, 2)
-    assert result.stderr == (
-        "jobsched: standard input, line 3: Not valid.\n  api: is missing\n"
-        "jobsched: 1 of 2 jobs were refused; the others were created.\n"
-    )
-
-
-def test_a_broken_line_is_named(run):
-    result = run("jobs", "create", "-f", "-", input='{"a": 1}\n\n{"b": [\n1]}\n{broken\n')
-    assert "standard input, line 5: this is not JSON" in result.stderr
-    result = run("jobs", "create", "-f", "-", input='{"a": 1}\n\n{"b": [\n1]}\n\n7\n')
-    assert "standard input, line 6: a job is a JSON object" in result.stderr
-
-
-@pytest.mark.parametrize("text", ['{"a": 1}\n{broken\n', "[1]", "", '"text"', "[" * 100_000])
-def test_a_broken_file_sends_nothing(api, run, text):
-    result = run("jobs", "create", "-f", "-", input=text)
-    assert (result.exit_code, api.asked) == (2, [])
-    assert "Traceback" not in result.stderr
 
 
 def test_payload_and_headers_are_checked_before_anything_is_sent(api, run, tmp_path):
