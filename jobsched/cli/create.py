@@ -25,8 +25,8 @@ _MOST_IDS_SHOWN = 10
 @click.command(cls=FieldsCommand)
 @job_options
 @click.option(
-    "-f",
     "--file",
+    "-f",
     metavar="FILE",
     help="Jobs as JSON or NDJSON, - for standard input: all are created or none. Fields given as options "
     "count for each of them.",

@@ -47,7 +47,7 @@ jobs.add_command(create)
 
 
 @jobs.command("list")
-@click.option("-q", "--q", "q", metavar="TEXT", help="Find this in name, key, description and URL.")
+@click.option("--q", "-q", "q", metavar="TEXT", help="Find this in name, key, description and URL.")
 @click.option(
     "--active/--paused",
     "is_active",
@@ -89,7 +89,7 @@ def show(id: int | None, key: str | None, as_json: bool) -> None:
 @_ID
 @job_options
 @unset_option
-@click.option("-f", "--file", metavar="FILE", help="The changes as a JSON object, - for standard input.")
+@click.option("--file", "-f", metavar="FILE", help="The changes as a JSON object, - for standard input.")
 @click.option("--replace", is_flag=True, help="What is not given goes back to its default.")
 @version_option
 @json_option

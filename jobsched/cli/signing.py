@@ -29,13 +29,12 @@ def list_(as_json: bool) -> None:
 @signing.command()
 @click.option(
     "--grace",
-    type=int,
-    metavar="SECONDS",
-    help="How long the old secrets stay valid; 24 h if not given.",
+    metavar="TIME",
+    help="How long the old secrets stay valid: seconds, or like 90m (24h).",
 )
 @once_option
 @json_option
-def rotate(grace: int | None, idempotency_key: str | None, as_json: bool) -> None:
+def rotate(grace: str | None, idempotency_key: str | None, as_json: bool) -> None:
     """Make a new secret and let the old ones run out.
 
     Until they have, callbacks are signed with old and new, so that receivers can change over one by one.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, Unpack, cast
+from typing import Any, Unpack, cast, overload
 
 from jobsched.client import bulk, naming
 from jobsched.client.errors import ApiError
@@ -14,8 +14,8 @@ from jobsched.client.types import (
     Job,
     JobFields,
     Page,
-    Preview,
     UnkeyedJobFields,
+    Upcoming,
 )
 
 _PATH = "/api/v1/jobs"
@@ -84,13 +84,27 @@ class Jobs:
         answer = self._transport.post_once(f"{_PATH}/bulk", params=params, body=jobs, idempotency_key=key)
         return cast(BulkResult, answer)
 
-    def get(self, id: int) -> Job:
-        """One job. Raises NotFound."""
-        return cast(Job, self._transport.call("GET", _one(id)))
+    @overload
+    def get(self, id: int) -> Job: ...
+    @overload
+    def get(self, id: int, *, unless_version: int) -> Job | None: ...
+    def get(self, id: int, *, unless_version: int | None = None) -> Job | None:
+        """One job. Raises NotFound.
 
-    def get_by_key(self, key: str) -> Job:
-        """The job that has this key of yours. Raises NotFound."""
-        return cast(Job, self._transport.call("GET", _keyed(key)))
+        With ``unless_version``, None says that the job's definition is still that version. Runs change the times
+        that it shows, but not the version.
+        """
+        headers = _if_none_match(unless_version)
+        return cast("Job | None", self._transport.call("GET", _one(id), headers=headers))
+
+    @overload
+    def get_by_key(self, key: str) -> Job: ...
+    @overload
+    def get_by_key(self, key: str, *, unless_version: int) -> Job | None: ...
+    def get_by_key(self, key: str, *, unless_version: int | None = None) -> Job | None:
+        """The job that has this key of yours; otherwise as ``get``."""
+        headers = _if_none_match(unless_version)
+        return cast("Job | None", self._transport.call("GET", _keyed(key), headers=headers))
 
     def list(
         self,
@@ -145,14 +159,17 @@ class Jobs:
         job: Mapping[str, Any] | None = None,
         *,
         version: int | None = None,
+        only_new: bool = False,
         **fields: Unpack[UnkeyedJobFields],
     ) -> Job:
         """Create the job with this key of yours, or replace the one that has it, as ``replace`` does.
 
         Repeating it changes nothing, not even the version: made for deployments that describe their jobs.
-        With ``version``, only a job of that version is replaced; else Conflict.
+        With ``version``, only a job of that version is replaced; with ``only_new``, none is; else Conflict (412).
         """
         request, headers = body(job, fields), _if_match(version)
+        if only_new:
+            headers["If-None-Match"] = "*"
         return cast(Job, self._transport.call("PUT", _keyed(key), body=request, headers=headers))
 
     def delete(self, id: int, *, version: int | None = None) -> None:
@@ -187,9 +204,9 @@ class Jobs:
             ),
         )
 
-    def next(self, id: int, n: int = 10) -> Preview:
+    def next(self, id: int, n: int = 10) -> Upcoming:
         """The next ``n`` times at which a job will run, and its schedule in words."""
-        return cast(Preview, self._transport.call("GET", f"{_one(id)}/next", params={"n": n}))
+        return cast(Upcoming, self._transport.call("GET", f"{_one(id)}/next", params={"n": n}))
 
     def executions(
         self,
@@ -221,3 +238,7 @@ def _keyed(key: str) -> str:
 
 def _if_match(version: int | None) -> dict[str, str]:
     return {} if version is None else {"If-Match": f'"{version}"'}
+
+
+def _if_none_match(version: int | None) -> dict[str, str]:
+    return {} if version is None else {"If-None-Match": f'"{version}"'}

@@ -18,8 +18,10 @@ class SigningSecrets:
         """All secrets that are valid now, newest first."""
         return cast(SigningSecretList, self._transport.call("GET", _PATH))
 
-    def rotate(self, grace: int | None = None, *, idempotency_key: str | None = None) -> SigningSecretList:
-        """Make a new secret; the old ones stay valid for ``grace`` more seconds (24 h).
+    def rotate(
+        self, grace: float | str | None = None, *, idempotency_key: str | None = None
+    ) -> SigningSecretList:
+        """Make a new secret; the old ones stay valid for ``grace`` more, seconds or text such as ``"24h"``.
 
         No key is made by itself: the server keeps no answer that holds a secret, so that a repetition could
         only be refused. After Unreachable, ``list`` tells whether it was done. With a key of yours, Conflict

@@ -6,7 +6,8 @@ What is decided here and why:
   only what may be repeated is tried again by itself: GET, PUT, DELETE, and a POST with an ``Idempotency-Key``,
   which the server carries out once. The methods that create, run, cancel or redrive send such a key of their
   own making when they are given none.
-- A PUT with ``If-Match`` is sent once: its repetition would be refused because of the edit that it made itself.
+- A PUT with ``If-Match`` or ``If-None-Match`` is sent once: its repetition would be refused because of what it did
+  itself.
   A repeated DELETE that finds nothing has done its work before.
 - Redirects are not followed: requests would turn a redirected POST into a GET (RFC 9110 allows it), so that a
   create answers with a list; and the key would already have travelled to the wrong place.
@@ -70,7 +71,7 @@ class Transport:
         expect: Collection[int] = (),
         repeat: bool | None = None,
     ) -> Any:
-        """Send one request and return what its answer's JSON holds, None for an empty one.
+        """Send one request and return what its answer's JSON holds, None for an empty one and for 304.
 
         ``body`` is encoded as JSON, unless it is bytes, which are JSON already. ``expect`` names statuses that
         are an answer and no error, although they are not 2xx. ``repeat`` says whether the call may be tried
@@ -163,7 +164,7 @@ class Transport:
 
     def _result(self, response: requests.Response, expect: Collection[int]) -> Any:
         status = response.status_code
-        if status == 204 or (200 <= status < 300 and not response.content):
+        if status in {204, 304} or (200 <= status < 300 and not response.content):
             return None
         try:
             answer = response.json()
@@ -217,7 +218,7 @@ def key_header(key: str) -> dict[str, str]:
 
 def _may_be_repeated(method: str, headers: Mapping[str, str]) -> bool:
     if method == "PUT":
-        return "If-Match" not in headers
+        return not headers.keys() & {"If-Match", "If-None-Match"}
     return method in {"GET", "DELETE"} or _KEY in headers
 
 

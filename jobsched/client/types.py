@@ -12,6 +12,26 @@ State = Literal[
 ]
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 Trigger = Literal["schedule", "manual", "redrive"]
+ErrorCode = Literal[
+    "http_status",
+    "timeout",
+    "connect_failed",
+    "dns_failed",
+    "tls_failed",
+    "protocol_error",
+    "response_too_large",
+    "target_refused",
+    "worker_lost",
+    "worker_stopped",
+    "interrupted",
+    "cancelled",
+    "misfire",
+    "overlap",
+    "backlog",
+    "poison",
+    "unrecordable",
+    "invalid_job",
+]
 FINAL_STATES: frozenset[str] = frozenset({"succeeded", "failed", "cancelled", "skipped"})
 
 Item = TypeVar("Item")
@@ -132,8 +152,8 @@ class BulkResult(TypedDict):
     errors: list[ItemErrors]
 
 
-class Upcoming(TypedDict):
-    """One time at which a job will run; ``local`` is ``scheduledFor`` in the job's zone."""
+class UpcomingRun(TypedDict):
+    """One run to come; ``local`` is ``scheduledFor`` on the clock of the zone, ``dueAt`` includes jitter."""
 
     scheduledFor: str
     dueAt: str
@@ -141,10 +161,10 @@ class Upcoming(TypedDict):
     remark: str | None
 
 
-class Preview(TypedDict):
-    """The next times of a schedule, and the schedule in words."""
+class Upcoming(TypedDict):
+    """The next runs, soonest first, and the schedule in words."""
 
-    items: list[Upcoming]
+    items: list[UpcomingRun]
     description: str
 
 
@@ -165,7 +185,7 @@ class Attempt(TypedDict):
     startedAt: str | None
     finishedAt: str | None
     responseStatus: int | None
-    errorCode: str | None
+    errorCode: ErrorCode | None
     errorMessage: str | None
     phases: Phases | None
     worker: str | None
@@ -189,11 +209,11 @@ class Execution(TypedDict):
     maxRetryCount: int
     worker: str | None
     responseStatus: int | None
-    responseHeaders: dict[str, Any] | list[Any] | None
+    responseHeaders: dict[str, str] | None
     responseBody: str | None
     responseBodyEncoding: Literal["utf-8", "base64"] | None
     responseTruncated: bool
-    errorCode: str | None
+    errorCode: ErrorCode | None
     errorMessage: str | None
     jobVersion: int | None
     phases: Phases | None
@@ -213,7 +233,7 @@ class DeadLetter(TypedDict):
     attempt: int
     retryCount: int
     responseStatus: int | None
-    errorCode: str | None
+    errorCode: ErrorCode | None
     errorMessage: str | None
     payload: Any
     lastAttempt: Attempt | None

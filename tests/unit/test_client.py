@@ -116,10 +116,30 @@ def test_a_key_that_no_address_can_hold_is_refused_before_anything_is_sent(api, 
     assert api.asked == []
 
 
+def test_what_is_known_already_is_not_read_again(api, client):
+    api.answer("GET", "/api/v1/jobs/7", status=304)
+    api.answer("GET", "/api/v1/jobs/key/k", status=304)
+    assert client.jobs.get(7, unless_version=4) is None
+    assert client.jobs.get_by_key("k", unless_version=4) is None
+    assert [asked.headers["if-none-match"] for asked in api.asked] == ['"4"', '"4"']
+
+
+def test_upsert_may_be_told_to_replace_nothing(api, client):
+    api.problem("PUT", "/api/v1/jobs/key/k", 412, "There is a job with this key.")
+    with pytest.raises(Conflict):
+        client.jobs.upsert("k", JOB, only_new=True)
+    assert api.asked[0].headers["if-none-match"] == "*"
+
+
 def test_a_schedule_is_previewed_in_its_zone(api, client):
     api.answer("POST", "/api/v1/schedules/preview", PREVIEW)
     assert client.schedules.preview("30 2 * * *", "Europe/Berlin", n=2) == PREVIEW
     assert client.schedules.preview("@daily") == PREVIEW
+    client.schedules.preview(
+        "@every 1h", n=1, start_at=datetime(2026, 1, 1, tzinfo=UTC), end_at="x", max_runs=2
+    )
+    bounds = {"startAt": "2026-01-01T00:00:00+00:00", "endAt": "x", "maxRuns": 2}
+    assert api.asked.pop().body == {"schedule": "@every 1h", "timezone": "UTC", "n": 1, **bounds}
     assert [asked.body for asked in api.asked] == [
         {"schedule": "30 2 * * *", "timezone": "Europe/Berlin", "n": 2},
         {"schedule": "@daily", "timezone": "UTC", "n": 10},

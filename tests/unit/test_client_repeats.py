@@ -153,6 +153,7 @@ def test_what_comes_to_the_same_when_repeated_is_repeated_without_a_key(api, cli
 
 
 SENT_ONCE = {
+    ("PUT", "/api/v1/jobs/key/new"): lambda client: client.jobs.upsert("new", JOB, only_new=True),
     ("PATCH", "/api/v1/jobs/7"): lambda client: client.jobs.update(7, priority=9),
     ("PUT", "/api/v1/jobs/7"): lambda client: client.jobs.replace(7, JOB, version=4),
     ("PUT", "/api/v1/jobs/key/nightly"): lambda client: client.jobs.upsert("nightly", JOB, version=4),
