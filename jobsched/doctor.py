@@ -6,6 +6,8 @@ from jobsched.config import Settings
 from jobsched.db import retention
 from jobsched.db.connection import Link
 from jobsched.db.migrate import check_schema
+from jobsched.db.signing import check_readable
+from jobsched.db.vault import Vault
 from jobsched.errors import JobschedError
 from jobsched.queue.broker import Broker
 from jobsched.queue.connection import check_eviction_policy, connect
@@ -56,6 +58,10 @@ def examine(settings: Settings) -> int:
         )
         return "; ".join(f"job {job} was set aside: {fault}" for job, fault in rows) or None
 
+    def secrets() -> Finding:
+        check_readable(link, Vault(settings.secret_key))
+        return None
+
     checks: dict[str, Callable[[], Finding]] = {
         "Postgres and its schema": schema,
         "partitions of the history": partitions,
@@ -64,6 +70,7 @@ def examine(settings: Settings) -> int:
         "a worker runs": worker,
         "schedules are on time": overdue,
         "no schedule was set aside": faults,
+        "signing secrets can be read": secrets,
     }
     failed = 0
     for name, check in checks.items():

@@ -2,6 +2,7 @@
 
     JobschedError
     ├── ConfigError              the environment or a flag is wrong; processes exit 2
+    │   └── SecretsUnreadable    JOBSCHED_SECRET_KEY is not the one with which stored secrets were encrypted
     ├── InvalidInput             what a user sent is refused; carries every fault found
     │   └── InvalidSchedule      a schedule or time zone that cannot be understood or never matches
     ├── NotFound                 no such job, execution, dead letter or key
@@ -34,6 +35,12 @@ class ConfigError(JobschedError):
     """A setting is missing, misspelt or impossible. The message names it and says what to do."""
 
     code = "config"
+
+
+class SecretsUnreadable(ConfigError):
+    """Stored secrets are encrypted, and not with this process's JOBSCHED_SECRET_KEY. Names no secret."""
+
+    code = "secrets_unreadable"
 
 
 @dataclass(frozen=True)

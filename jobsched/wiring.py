@@ -49,8 +49,10 @@ def make_app(settings: Settings) -> "Flask":
     from jobsched.db.keys import Keys
     from jobsched.db.migrate import check_schema
     from jobsched.db.notify import Notifier
+    from jobsched.db.signing import SigningSecrets
     from jobsched.db.stats import Stats
     from jobsched.db.user_moves import UserMoves
+    from jobsched.db.vault import Vault
     from jobsched.domain.targets import check_url, literal_address, parse_url
     from jobsched.errors import QueueUnavailable
     from jobsched.queue.broker import Broker
@@ -96,6 +98,7 @@ def make_app(settings: Settings) -> "Flask":
             keys=Keys(database),
             stats=Stats(database),
             idempotency=IdempotencyKeys(database),
+            signing=SigningSecrets(database, Vault(settings.secret_key)),
             check_target=check_target,
             check_schema=check_current_schema,
             wake=Notifier(url).wake,
@@ -167,6 +170,7 @@ def run_worker(settings: Settings, name: str | None) -> int:
         if due_in < settings.poll_interval:
             notifier.wake()
 
+    check_signing_secrets(settings)
     name = name or default_name()
     waker = Waker(redis_url, settings.pools, tls_verify=settings.redis_tls_verify)
     worker = Worker(settings, connection, waker, name=name, on_retry=on_retry, on_shutdown=stop.request)
@@ -189,6 +193,19 @@ def run_worker(settings: Settings, name: str | None) -> int:
     if broken is not None:
         raise ServiceDied(f"The thread {broken} of worker {name} has ended by itself.")
     return 0
+
+
+def check_signing_secrets(settings: Settings) -> None:
+    """Raise SecretsUnreadable if this process could not sign: unsigned calls are never sent."""
+    from jobsched.db.connection import Link
+    from jobsched.db.signing import check_readable
+    from jobsched.db.vault import Vault
+
+    link = Link(settings.need_database_url(), "worker")
+    try:
+        check_readable(link, Vault(settings.secret_key))
+    finally:
+        link.close()
 
 
 def run_migrate(settings: Settings) -> int:

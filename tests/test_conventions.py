@@ -453,6 +453,7 @@ def app() -> Any:
             keys=nothing,
             stats=nothing,
             idempotency=nothing,
+            signing=nothing,
             check_target=nothing,
             check_schema=nothing,
             wake=nothing,

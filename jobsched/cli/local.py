@@ -8,14 +8,17 @@ if TYPE_CHECKING:
 
 
 def settings_or_local() -> "Settings":
-    """The settings; addresses that they lack are read from the data folder of a local ``jobsched up``."""
+    """The settings; what they lack is read from the data folder of a local ``jobsched up``."""
     from jobsched.config import default_data_dir, load_settings
 
     settings = load_settings()
     data_dir = settings.data_dir or default_data_dir()
+    # The key in the folder is that of the database in the folder.
+    its_key = settings.database_url is None and settings.secret_key is None
     return load_settings(
         database_url=settings.database_url or _written(data_dir / "database-url"),
         redis_url=settings.redis_url or _written(data_dir / "redis-url"),
+        secret_key=_written(data_dir / "secret-key") if its_key else None,
     )
 
 

@@ -32,6 +32,7 @@ class Claimed:
     """A claimed execution with its job as it is now. Times in seconds."""
 
     id: int
+    project_id: int
     job_id: int
     attempt: int
     retry_count: int
@@ -112,14 +113,14 @@ UPDATE execution e SET
     type = j.type, job_version = j.version
 FROM job j
 WHERE e.id = ANY(ARRAY(SELECT id FROM mine)) AND j.id = e.job_id AND j.deleted_at IS NULL
-RETURNING e.id, e.job_id, e.attempt, e.retry_count, e.trigger, e.queue,
+RETURNING e.id, e.project_id, e.job_id, e.attempt, e.retry_count, e.trigger, e.queue,
     CASE WHEN e.scheduled_for > '0001-01-02' AND e.scheduled_for < '9999-12-31' THEN e.scheduled_for END,
     COALESCE(e.payload, j.payload)::text, j.api, j.method, j.headers::text,
     j.type = 'AT_MOST_ONCE', j.timeout_seconds, j.follow_redirects,
     j.max_retry_count, j.min_backoff_seconds, j.max_backoff_seconds, j.backoff_factor, j.backoff_jitter,
     j.success_status, j.no_retry_status
 """
-_HEADERS = 10  # the place of j.headers above
+_HEADERS = 11  # the place of j.headers above
 
 # The columns of a history row that an execution brings along, in the order of HISTORY_COLUMNS.
 HISTORY_COLUMNS = """id, project_id, job_id, trigger, scheduled_for, due_at, queued_at, started_at,

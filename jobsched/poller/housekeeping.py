@@ -1,7 +1,7 @@
 """Housekeeping: work that nothing waits for, on a slow beat."""
 
 from jobsched import clock
-from jobsched.db import idempotency, picture, retention
+from jobsched.db import idempotency, picture, retention, signing
 from jobsched.db.connection import Link
 from jobsched.errors import QueueUnavailable
 from jobsched.log import get_logger
@@ -35,6 +35,7 @@ class Housekeeping:
         if clock.monotonic() >= self._picture_at:
             self._picture_at = clock.monotonic() + PICTURE_EVERY
             self._rebuild_picture()
+        signing.prune(self._link)
         more = idempotency.prune(self._link) == idempotency.PRUNED_AT_ONCE
         return PRUNE_PAUSE if more else PICTURE_EVERY
 

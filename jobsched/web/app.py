@@ -15,7 +15,7 @@ from jobsched.db.connection import converted
 from jobsched.errors import DatabaseError, DatabaseUnavailable
 from jobsched.log import get_logger
 from jobsched.web import auth, errors
-from jobsched.web.api import dead_letters, executions, jobs, system
+from jobsched.web.api import dead_letters, executions, jobs, signing_secrets, system
 from jobsched.web.docs_page import CSP, render_docs, stylesheet
 from jobsched.web.idempotency import Once, after_commit
 from jobsched.web.params import IdConverter
@@ -51,7 +51,7 @@ def create_app(services: Services) -> Flask:
 
     services = replace(services, wake=after_commit(services.wake))
     api = Api(app, Once(services.idempotency))
-    for module in (jobs, executions, dead_letters, system):
+    for module in (jobs, executions, dead_letters, signing_secrets, system):
         module.register(api, services)
     _serve_document(app, api)
 

@@ -1,7 +1,8 @@
 """Problem documents (RFC 9457): what a caller gets for every error, and nothing of what went wrong inside.
 
     InvalidInput 422   NotFound 404   Conflict 409   PreconditionFailed 412   Unauthorized 401   Forbidden 403
-    DatabaseUnavailable 503 with Retry-After   SchemaMismatch 503   any other exception 500, logged
+    DatabaseUnavailable 503 with Retry-After   SchemaMismatch 503   SecretsUnreadable 503
+    any other exception 500, logged
 
 ``type`` is ``urn:jobsched:error:<code>``: an identifier that stays the same whatever the wording becomes.
 docs/errors.md explains each.
@@ -31,6 +32,7 @@ from jobsched.errors import (
     PreconditionFailed,
     QueueUnavailable,
     SchemaMismatch,
+    SecretsUnreadable,
     Unauthorized,
 )
 from jobsched.log import get_logger
@@ -50,6 +52,7 @@ _STATUS: Final[Mapping[type[JobschedError], int]] = {
     DatabaseUnavailable: 503,
     SchemaMismatch: 503,
     QueueUnavailable: 503,
+    SecretsUnreadable: 503,
 }
 
 # What the database said stays in the log: it names hosts, tables and values.

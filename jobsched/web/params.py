@@ -2,7 +2,7 @@
 
 import base64
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal, TypeVar, get_origin
 
 from flask import request
@@ -11,8 +11,9 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.routing import BaseConverter
 from werkzeug.routing import ValidationError as NoMatch
 
+from jobsched.domain.durations import parse_duration
 from jobsched.domain.states import State, Trigger
-from jobsched.errors import Fault, InvalidInput, PreconditionFailed
+from jobsched.errors import Fault, InvalidInput, InvalidSchedule, PreconditionFailed
 
 LARGEST_ID: Final = 2**63 - 1
 
@@ -61,6 +62,15 @@ def _instant(value: Any) -> Any:
         return instant.replace(tzinfo=instant.tzinfo or UTC).astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError("must be an RFC 3339 instant, such as 2026-12-01T09:00:00Z") from None
+
+
+def _seconds(value: Any) -> Any:
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value, re.ASCII):
+        return float(value)
+    try:
+        return parse_duration(value, timedelta(0)).total_seconds()
+    except InvalidSchedule:
+        raise ValueError("must be seconds, such as 3600, or a duration, such as 24h or 1h30m") from None
 
 
 Boolean = Annotated[bool, BeforeValidator(_true_or_false)]
@@ -128,6 +138,20 @@ class RunQuery(NoQuery):
     """Parameters of run-now."""
 
     force: Annotated[Boolean, Field(description="Run even if the overlap policy would not.")] = False
+
+
+class RotateQuery(NoQuery):
+    """Parameters of a rotation of signing secrets."""
+
+    grace: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=604_800,
+            description="How long the older secrets stay valid: seconds, or a duration such as `24h`.",
+        ),
+        BeforeValidator(_seconds),
+    ] = 86_400
 
 
 def read_query(model: type[Query], args: MultiDict[str, str] | None = None) -> Query:

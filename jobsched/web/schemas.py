@@ -149,6 +149,21 @@ class Discarded(_Model):
     discarded: int
 
 
+class SigningSecretItem(_Model):
+    """A secret that callbacks are signed with."""
+
+    id: int
+    secret: str = Field(description="`whsec_` and Base64 of the key of HMAC-SHA256.")
+    createdAt: datetime
+    expiresAt: datetime | None = Field(description="null: the current one.")
+
+
+class SigningSecretList(_Model):
+    """The secrets that are valid now, newest first."""
+
+    items: list[SigningSecretItem]
+
+
 class QueueFigures(_Model):
     """Sums. The first five are RQ's picture, null while Redis is away; the rest is Postgres' truth."""
 

@@ -10,6 +10,7 @@ from jobsched.db.executions import Executions
 from jobsched.db.idempotency import IdempotencyKeys
 from jobsched.db.jobs import Jobs
 from jobsched.db.keys import Keys
+from jobsched.db.signing import SigningSecrets
 from jobsched.db.stats import Stats
 from jobsched.db.user_moves import UserMoves
 from jobsched.domain.spec import CheckTarget
@@ -27,6 +28,7 @@ class Services:
     keys: Keys
     stats: Stats
     idempotency: IdempotencyKeys
+    signing: SigningSecrets
 
     check_target: CheckTarget
     """Why a URL's literal address is refused, or None."""

@@ -7,14 +7,14 @@ from functools import lru_cache
 
 from jobsched import clock
 from jobsched.callback.model import Call, Result
-from jobsched.callback.request import build
+from jobsched.callback.request import Sign, build
 from jobsched.db.claims import LONGEST_TIMEOUT, Claimed, Ended
 from jobsched.domain.outcome import Ending, Policy, Verdict, judge
 from jobsched.domain.retry import RetryPolicy
 
 
-def call_for(claimed: Claimed, incarnation: str) -> Call:
-    """The request of a claimed attempt. Raises ValueError for a job that cannot be called as it stands."""
+def call_for(claimed: Claimed, incarnation: str, signatures: Sign) -> Call:
+    """The request of a claimed attempt, signed. Raises ValueError for a job that cannot be called as it stands."""
     if not 0 < claimed.timeout_seconds <= LONGEST_TIMEOUT:  # nor NaN, with which a deadline never comes
         raise ValueError(f"A timeout of {claimed.timeout_seconds:g} s cannot be kept.")
     return build(
@@ -32,6 +32,7 @@ def call_for(claimed: Claimed, incarnation: str) -> Call:
         follow_redirects=claimed.follow_redirects,
         at_most_once=claimed.at_most_once,
         now=clock.utc_now(),
+        signatures=signatures,
     )
 
 

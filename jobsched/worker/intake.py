@@ -14,7 +14,8 @@ from jobsched.db import claims
 from jobsched.db.claims import Claimed
 from jobsched.db.connection import Cursor, Link
 from jobsched.db.instance import current_incarnation
-from jobsched.errors import DatabaseError, DatabaseRefused, QueueUnavailable
+from jobsched.db.vault import Vault
+from jobsched.errors import DatabaseError, DatabaseRefused, QueueUnavailable, SecretsUnreadable
 from jobsched.log import get_logger
 from jobsched.queue.broker import Broker
 from jobsched.worker.attempt import call_for
@@ -23,6 +24,7 @@ from jobsched.worker.identity import Identity
 from jobsched.worker.record import Recorder
 from jobsched.worker.seats import Seat, Seats
 from jobsched.worker.show import Show
+from jobsched.worker.signers import Signers
 
 #: Ids taken and claimed at once at most.
 BATCH = 256
@@ -64,8 +66,10 @@ class Intake:
         recorder: Recorder,
         show: Show,
         suspension: Suspension,
+        vault: Vault,
     ) -> None:
         self._link = Link(url, "worker-claim", on_connect=self._on_connect)
+        self._signers = Signers(self._link, vault)
         self._broker = broker
         self._waker = waker
         self._pools = tuple(pools)
@@ -192,9 +196,16 @@ class Intake:
 
     def _send(self, seated: list[Seat]) -> None:
         calls = []
+        unsigned = False
+        self._signers.refresh({seat.claimed.project_id for seat in seated})
         for seat in seated:
             try:
-                calls.append(call_for(seat.claimed, self._incarnation))
+                calls.append(
+                    call_for(seat.claimed, self._incarnation, self._signers.of(seat.claimed.project_id))
+                )
+            except SecretsUnreadable:
+                unsigned = True
+                self._recorder.unsent(seat)
             except ValueError as error:
                 self._recorder.uncallable(seat, str(error))
             except Exception as error:
@@ -202,3 +213,5 @@ class Intake:
                 self._recorder.uncallable(seat, f"The request could not be built: {type(error).__name__}.")
         self._deliver.start(calls)
         self._show.started(seated)
+        if unsigned:
+            self._stopping.wait(_PAUSE)  # they come back at once

@@ -20,6 +20,7 @@ from jobsched.callback.resolver import Resolver
 from jobsched.callback.transport import Transport
 from jobsched.config import Settings
 from jobsched.db.connection import Link
+from jobsched.db.vault import Vault
 from jobsched.errors import ConfigError, DatabaseError
 from jobsched.log import get_logger
 from jobsched.queue.broker import Broker, Waker
@@ -131,6 +132,7 @@ class Worker:
             self._recorder,
             self._show,
             self._presence,
+            Vault(settings.secret_key),
         )
         self.services: Sequence[Service] = (
             Service("liveness", self._liveness.run_once),

@@ -94,6 +94,13 @@ class Recorder:
         self._outcomes.append(_Outcome(seat, ending, None, clock.monotonic()))
         self._something.set()
 
+    def unsent(self, seat: Seat) -> None:
+        """No call could be made for a reason that is not the job's; it goes back to its queue."""
+        self._outcomes.append(
+            _Outcome(seat, Ending(error_code="interrupted", sent=False), None, clock.monotonic())
+        )
+        self._something.set()
+
     def end(self, timeout: float) -> None:
         """Stop the thread. What is not recorded by then is left to recovery."""
         self._stopping = True

@@ -12,17 +12,20 @@ from uuid import UUID, uuid4
 
 from jobsched import clock
 from jobsched.callback.model import Result
+from jobsched.callback.request import Sign
 from jobsched.config import Settings, load_settings
 from jobsched.db import claims, workers
 from jobsched.db.claims import Claimed
 from jobsched.db.connection import Link
 from jobsched.db.instance import current_incarnation
+from jobsched.db.vault import Vault
 from jobsched.domain.outcome import Ending
-from jobsched.errors import DatabaseError, DatabaseRefused
+from jobsched.errors import DatabaseError, DatabaseRefused, SecretsUnreadable
 from jobsched.log import get_logger
 from jobsched.worker.attempt import call_for, ended_by, ending_of, verdict_of, without_capture
 from jobsched.worker.liveness import BEAT_EVERY, LOOK_EVERY
 from jobsched.worker.process import make_transport
+from jobsched.worker.signers import Signers
 
 #: Seconds for which recording is tried again while the database is away; then recovery takes over.
 _RECORD_FOR = 60.0
@@ -83,9 +86,10 @@ class _Single:
     def _call_and_record(self, claimed: Claimed) -> str | None:
         with self._link.transaction() as cursor:
             incarnation = current_incarnation(cursor)
+        signatures = self._signatures(claimed)
         result: Result | None = None
         try:
-            call = call_for(claimed, incarnation)
+            call = call_for(claimed, incarnation, signatures)
         except ValueError as error:
             ending = Ending(error_code="invalid_job", error_message=str(error), sent=False)
         else:
@@ -102,6 +106,16 @@ class _Single:
                 transport.close()
             ending = ending_of(result)
         return self._record(claimed, ending, result, clock.monotonic())
+
+    def _signatures(self, claimed: Claimed) -> Sign:
+        """What signs the call. Raises SecretsUnreadable; the execution is queued again then."""
+        signers = Signers(self._link, Vault(self._settings.secret_key))
+        signers.refresh([claimed.project_id])
+        try:
+            return signers.of(claimed.project_id)
+        except SecretsUnreadable:
+            claims.hand_back(self._link, self._id, [claimed.id])
+            raise
 
     def _record(self, claimed: Claimed, ending: Ending, result: Result | None, ended_at: float) -> str | None:
         verdict = verdict_of(claimed, ending, clock.utc_now())

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from standardwebhooks import Webhook
+
 from jobsched.client import Client
 from jobsched.testing.target import Arrival
 
@@ -43,6 +45,14 @@ def calls_of(arrivals: Iterable[Arrival]) -> list[Call]:
             )
         )
     return calls
+
+
+def assert_signed(client: Client, calls: Iterable[Call]) -> None:
+    """Every call is signed with the project's secret, as the verifier of Standard Webhooks sees it."""
+    [secret] = client.signing_secrets.list()["items"]
+    webhook = Webhook(secret["secret"])
+    for call in calls:
+        webhook.verify(call.arrival.body, dict(call.arrival.headers), json_parse=False)
 
 
 def by_job(calls: Iterable[Call]) -> dict[int, list[Call]]:

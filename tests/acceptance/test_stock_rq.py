@@ -14,7 +14,7 @@ from rq import Queue
 from jobsched.client import Client
 from jobsched.testing.stand import Stand
 from jobsched.testing.target import Target
-from tests.acceptance.accounts import calls_of
+from tests.acceptance.accounts import assert_signed, calls_of
 from tests.conftest import eventually
 
 _RQ = Path(sys.executable).with_name("rq")
@@ -90,6 +90,7 @@ def test_a_stock_worker_delivers_and_retries_what_failed(stand: Stand, target: T
         (failing, 2),
     ]
     assert [call.arrival.body for call in calls if call.execution == normal] == [b'{"n":1}']
+    assert_signed(client, calls)
     # Nothing of the stock worker is left behind.
     assert stand.query("SELECT count(*) FROM worker_process WHERE kind = 'worker'") == [(0,)]
 

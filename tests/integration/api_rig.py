@@ -17,8 +17,10 @@ from jobsched.db.idempotency import IdempotencyKeys
 from jobsched.db.jobs import Jobs
 from jobsched.db.keys import Keys
 from jobsched.db.migrate import check_schema
+from jobsched.db.signing import SigningSecrets
 from jobsched.db.stats import Stats
 from jobsched.db.user_moves import UserMoves
+from jobsched.db.vault import Vault
 from jobsched.queue.broker import RqCounts
 from jobsched.web.app import create_app
 from jobsched.web.services import Services
@@ -103,6 +105,7 @@ def opened(database_url: str) -> Iterator[Api]:
             keys=keys,
             stats=Stats(pool),
             idempotency=IdempotencyKeys(pool),
+            signing=SigningSecrets(pool, Vault(None)),
             check_target=lambda url: "is a loopback address" if "//127." in url else None,
             check_schema=check,
             wake=lambda: rig.wake(),

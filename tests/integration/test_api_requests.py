@@ -33,6 +33,10 @@ READS = [
     ("GET", "/api/v1/dead-letters/redrives/1"),
     ("GET", "/queue/stats"),
 ]
+ADMIN = [
+    ("GET", "/api/v1/signing-secrets"),
+    ("POST", "/api/v1/signing-secrets/rotate"),
+]
 
 
 def test_the_lists_above_and_the_document_name_the_same_calls(api: Api) -> None:
@@ -43,13 +47,13 @@ def test_the_lists_above_and_the_document_name_the_same_calls(api: Api) -> None:
         for method, call in item.items()
         if call.get("security")
     }
-    listed = {(method, path.replace("/1", "/{id}")) for method, path in READS + WRITES}
+    listed = {(method, path.replace("/1", "/{id}")) for method, path in READS + WRITES + ADMIN}
     assert documented == listed
 
 
 def test_every_call_needs_a_key_and_says_so_before_anything_else(api: Api) -> None:
     strange = [("GET", "/nowhere"), ("PUT", "/api/v1/jobs"), ("OPTIONS", "/api/v1/jobs"), ("BREW", "/")]
-    for method, path in READS + WRITES + strange:
+    for method, path in READS + WRITES + ADMIN + strange:
         for key in (None, "jsk_wrong", "ü", "x" * 5000):
             answer = api.call(method, path, key=key)
             assert_problem(answer, 401)
@@ -84,6 +88,8 @@ def test_a_read_key_reads_and_changes_nothing(api: Api) -> None:
 def test_a_write_key_may_all_that_is_here(api: Api) -> None:
     for method, path in READS + WRITES:
         assert api.call(method, path, key="write").status_code not in {401, 403}
+    for method, path in ADMIN:
+        assert_problem(api.call(method, path, key="write"), 403)
 
 
 NOWHERE = [

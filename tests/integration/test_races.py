@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from jobsched import clock
+from jobsched.callback.signing import sign
 from jobsched.db import claims, firing, picture, recovery
 from jobsched.db.claims import Ended
 from jobsched.db.connection import Link, convert
+from jobsched.db.vault import Vault
 from jobsched.domain.outcome import Ending
 from jobsched.errors import DatabaseRefused, DatabaseUnavailable
 from jobsched.poller.fire import Fire
@@ -143,7 +145,7 @@ def test_a_job_that_nobody_could_have_made_is_claimed_and_cannot_be_called(link,
     link.execute(damage)
     [claimed] = claims.claim(link, worker, [execution])
     with pytest.raises((ValueError, AttributeError)):
-        call_for(claimed, "abc123")
+        call_for(claimed, "abc123", sign([b"k"]))
 
 
 @pytest.mark.parametrize(
@@ -373,7 +375,9 @@ def test_what_was_taken_when_the_stop_came_is_claimed_all_the_same(link, databas
     identity, seats = Identity(), Seats(10)
     worker = identity.reborn()
     identity.prove(worker, clock.monotonic())
-    intake = Intake(database_url, broker, None, ["default"], seats, identity, None, None, None, None)
+    intake = Intake(
+        database_url, broker, None, ["default"], seats, identity, None, None, None, None, Vault(None)
+    )
     execution = make_execution(link, make_job(link, due=None))
     intake._stopping.set()
     assert [seat.claimed.id for seat in intake._claim_until_done([execution])] == [execution]

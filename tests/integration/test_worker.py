@@ -48,9 +48,15 @@ def worker(settings, broker, link):
     """A worker that runs; stopped at the end unless the test has done so."""
     waker = Waker(settings.need_redis_url(), settings.pools)
     retries = []
+    clients = []
+
+    def client():
+        clients.append(connect(settings.need_redis_url()))
+        return clients[-1]
+
     worker = Worker(
         settings,
-        lambda: connect(settings.need_redis_url()),
+        client,
         waker,
         name="w1",
         on_retry=retries.append,
@@ -66,6 +72,8 @@ def worker(settings, broker, link):
         service.stop(5)
     worker.close(clean=clean)
     waker.close()
+    for one in clients:
+        one.close()
 
 
 def enqueue(link, broker, job, n=1, **fields):
