@@ -5,7 +5,7 @@ does the same, so that an edit and a firing of one job never overtake each other
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import reduce
@@ -35,6 +35,7 @@ _FIELDS = (
     *(getattr(JobLast, name) for name in _LAST_FIELDS),
 )
 _LARGEST_ID = 2**63 - 1
+_UPSERT_ATTEMPTS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +121,42 @@ class Jobs:
         with converted():
             row = _rows(project_id).where(Job.key == key).dicts().first()
         return None if row is None else _record(row)
+
+    def upsert(
+        self,
+        project_id: int,
+        key: str,
+        change: Callable[[JobRecord | None], JobSpec],
+        *,
+        if_version: int | None = None,
+        must_exist: bool = False,
+        must_be_new: bool = False,
+    ) -> tuple[Saved, bool]:
+        """Create the job with ``key``, or replace its definition; and whether it was created.
+
+        ``change`` gives the definition, with that key, from the present job or None. Of two at once one creates
+        and the other edits. Raises PreconditionFailed (``must_exist``, ``must_be_new``, ``if_version``), and what
+        ``change`` raises.
+        """
+
+        def edited(job: JobRecord) -> JobSpec:
+            if job.spec.key != key:  # an edit gave it another one since it was found
+                raise NotFound(f"There is no job with the key {key!r}.")
+            return change(job)
+
+        for _ in range(_UPSERT_ATTEMPTS):
+            present = self.find_key(project_id, key)
+            if present is None:
+                if must_exist:
+                    raise PreconditionFailed(f"There is no job with the key {key!r}.")
+                with suppress(Conflict):
+                    return self.create(project_id, change(None)), True
+            else:
+                if must_be_new:
+                    raise PreconditionFailed(f"There is a job with the key {key!r} already.")
+                with suppress(NotFound):
+                    return self.update(project_id, present.id, edited, if_version), False
+        raise Conflict(f"The job with the key {key!r} comes and goes; try again.")
 
     def known(self, project_id: int, job_id: int) -> bool:
         """Whether the job exists or existed: the history of a deleted one stays readable."""

@@ -13,6 +13,8 @@ from jobsched.errors import Fault
 
 MAX_DEPTH = 100
 
+# Made once: json.dumps makes one at each call that asks for anything but the defaults.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
@@ -45,7 +47,7 @@ def json_faults(value: Any) -> list[Fault]:
 
 def compact(value: Any) -> str:
     """``value`` as JSON text without spaces, as it is stored and sent. Raises ValueError for NaN and infinity."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def _walk(value: Any, path: tuple[str | int, ...], depth: int, faults: list[Fault]) -> bool:

@@ -94,8 +94,8 @@ def recurrence(asked: bool | None, schedule: Schedule) -> tuple[bool, list[Fault
 
 def jitter_faults(jitter_seconds: float, schedule: Schedule) -> Iterator[Fault]:
     """Jitter stays below the shortest time between two slots, or slots would overtake each other."""
-    gap = schedule.shortest_gap()
-    if gap is not None and jitter_seconds and jitter_seconds >= gap.total_seconds():
+    gap = schedule.shortest_gap() if jitter_seconds else None
+    if gap is not None and jitter_seconds >= gap.total_seconds():
         yield Fault(
             "/jitterSeconds",
             f"must be less than the shortest time between two slots, {gap.total_seconds():g} s",

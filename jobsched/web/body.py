@@ -7,9 +7,10 @@ nesting) is found by jobsched.domain, with its place, and is 422.
 
 import codecs
 import json
+from collections.abc import Iterator
 from typing import Any, Final
 
-from flask import request
+from flask import g, request
 from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
@@ -21,11 +22,18 @@ MAX_BODY_BYTES: Final = 1024 * 1024
 
 JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"
+NDJSON: Final = "application/x-ndjson"
+
+#: The one call that takes more than MAX_BODY_BYTES, and longer to arrive.
+BULK_PATH: Final = "/api/v1/jobs/bulk"
+
+_CHUNK: Final = 64 * 1024
+_BROKEN: Final = (ParseException, ClientDisconnected, OSError)
 
 
 def read_json(*types: str) -> Any:
     """The JSON value of the body, of one of the media ``types`` (application/json where none is named)."""
-    _check_type(types or (JSON,))
+    check_type(types or (JSON,))
     raw = read_bytes()
     if not raw.strip():
         raise RequestRefused(400, "invalid_json", "The body is empty; JSON is expected.")
@@ -45,13 +53,13 @@ def read_optional_json() -> Any:
 def parse_json(raw: bytes) -> Any:
     """``raw`` as JSON. Raises RequestRefused (400) or InvalidInput."""
     if raw.startswith(codecs.BOM_UTF8):
-        raise _not_json("it begins with a byte order mark")
+        raise not_json("it begins with a byte order mark")
     try:
-        return json.loads(raw.decode("utf-8"), object_pairs_hook=_object, parse_constant=_constant)
+        return DECODER.decode(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise _not_json(f"byte {error.start} is not UTF-8") from None
+        raise not_json(f"byte {error.start} is not UTF-8") from None
     except json.JSONDecodeError as error:
-        raise _not_json(f"{error.msg} at line {error.lineno}, column {error.colno}") from None
+        raise not_json(f"{error.msg} at line {error.lineno}, column {error.colno}") from None
     except RecursionError:
         raise InvalidInput([Fault("", f"is nested deeper than {MAX_DEPTH} levels")]) from None
     except ValueError:
@@ -59,7 +67,8 @@ def parse_json(raw: bytes) -> Any:
         raise InvalidInput([Fault("", "has a number with too many digits")]) from None
 
 
-def _check_type(types: tuple[str, ...]) -> None:
+def check_type(types: tuple[str, ...]) -> None:
+    """Refuse a body that is of none of the media ``types``, not in UTF-8, or compressed (415)."""
     expected = " or ".join(types)
     if not request.content_type:
         raise RequestRefused(415, "unsupported_media_type", f"Content-Type is missing; send {expected}.")
@@ -84,18 +93,44 @@ def read_bytes(limit: int = MAX_BODY_BYTES) -> bytes:
         raw = request.get_data()
     except RequestEntityTooLarge:
         raise _too_large(limit) from None
-    except (ParseException, ClientDisconnected, OSError):
-        raise RequestRefused(400, "invalid_body", "The body ended early or its chunks are broken.") from None
+    except _BROKEN:
+        raise _ended_early() from None
     if len(raw) > limit:
         raise _too_large(limit)
+    g.body = raw
     return raw
+
+
+def read_chunks(limit: int) -> Iterator[bytes]:
+    """The body piece by piece, without keeping it. Raises as ``read_bytes`` does, as soon as it is known."""
+    if (known := g.get("body")) is not None:
+        for start in range(0, len(known), _CHUNK):
+            yield known[start : start + _CHUNK]
+        return
+    size = 0
+    try:
+        request.max_content_length = limit + 1
+        while chunk := request.stream.read(_CHUNK):
+            size += len(chunk)
+            if size > limit:
+                raise _too_large(limit)
+            yield chunk
+    except RequestEntityTooLarge:
+        raise _too_large(limit) from None
+    except _BROKEN:
+        raise _ended_early() from None
+
+
+def _ended_early() -> RequestRefused:
+    return RequestRefused(400, "invalid_body", "The body ended early or its chunks are broken.")
 
 
 def _too_large(limit: int) -> RequestRefused:
     return RequestRefused(413, "body_too_large", f"The body is larger than {limit} bytes.")
 
 
-def _not_json(reason: str) -> RequestRefused:
+def not_json(reason: str) -> RequestRefused:
+    """The refusal of a body that is not JSON."""
     return RequestRefused(400, "invalid_json", f"The body is not JSON: {reason}.")
 
 
@@ -104,9 +139,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise _not_json(f"the name {json.dumps(twice[:100])} stands twice in one object")
+        raise not_json(f"the name {json.dumps(twice[:100])} stands twice in one object")
     return result
 
 
 def _constant(name: str) -> float:
-    raise _not_json(f"{name} is not a number in JSON")
+    raise not_json(f"{name} is not a number in JSON")
+
+
+#: Reads JSON by the rules above. Raises RequestRefused, JSONDecodeError, RecursionError or ValueError.
+DECODER: Final = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)

@@ -1,0 +1,204 @@
+"""Many jobs at once: each by the rules of a single one, most of them without asking every rule anew.
+
+In a bulk, jobs mostly differ in a few fields (``OWN``) and share the rest: schedule, policies, headers. The shared
+part is read once by the usual way, under its JSON text as the name; then only the own fields are looked at, by
+checks that let through a part of what the rules allow. What they do not let through goes the usual way, which
+alone finds faults. (10,000 jobs: 0.2 s instead of 1.3 s.)
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from jobsched.domain import spec_rules as rules
+from jobsched.domain.json_text import MAX_DEPTH, compact
+from jobsched.domain.spec import CheckTarget, JobCreate, JobSpec, parse_job_create
+from jobsched.domain.spec_fields import MAX_PAYLOAD_BYTES
+from jobsched.domain.targets import check_url
+from jobsched.domain.validation import MAX_FAULTS
+from jobsched.errors import Fault, InvalidInput
+
+MAX_JOBS: Final = 10_000
+MAX_BULK_BYTES: Final = 64 * 1024 * 1024
+
+#: Fields that each job of a bulk has for itself.
+OWN: Final = ("key", "name", "description", "api", "payload")
+
+#: In JSON text: what may stand for NUL or half a surrogate pair.
+_SUSPECT: Final = re.compile(r"\\u(?:0000|[dD][89abAB]|[dD][c-fC-F])")
+_ORIGIN: Final = re.compile(r"[^/?#]{1,10}//[^/?#]+")
+#: So many shared parts and origins are remembered; a bulk that has more goes the usual way for the rest.
+_REMEMBERED: Final = 2048
+_ANY_URL: Final = "http://placeholder.invalid/"
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to create. ``shared`` holds all fields but OWN, and may belong to many jobs.
+
+    ``payload`` is compact JSON, None for no body.
+    """
+
+    shared: JobSpec
+    key: str | None
+    name: str | None
+    description: str | None
+    api: str
+    payload: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class ItemFaults:
+    """What is wrong with the item at ``index``; pointers are relative to the item."""
+
+    index: int
+    faults: tuple[Fault, ...]
+
+
+class BulkReader:
+    """Reads the items of one bulk, one after another, and keeps count of what is wrong.
+
+    ``jobs`` are the good ones with their indexes in order, ``faulty`` the others. ``faulty`` takes a fault of
+    every bad item; beyond MAX_FAULTS in all, an item's further ones are left out.
+    """
+
+    def __init__(self, check_target: CheckTarget) -> None:
+        self.jobs: list[NewJob] = []
+        self.indexes: list[int] = []
+        self.faulty: list[ItemFaults] = []
+        self.count = 0
+        self.faults = 0
+        self._check_target = check_target
+        self._shared: dict[str, JobSpec | None] = {}
+        self._origins: set[str] = set()
+        self._keys: dict[str, int] = {}
+
+    def add(self, document: Any, text: str, fault: str | None = None) -> None:
+        """The next item: its value, the JSON text of it, and why it is no JSON, if it is not."""
+        index, self.count = self.count, self.count + 1
+        if fault is not None:
+            self._refuse(index, [Fault("", fault)])
+            return
+        try:
+            job = self._quick(document, text) or self._whole(document)
+        except InvalidInput as error:
+            self._refuse(index, error.faults)
+            return
+        if job.key is not None and (first := self._keys.setdefault(job.key, index)) != index:
+            self._refuse(index, [Fault("/key", f"is the key of item {first} as well")])
+            return
+        self.jobs.append(job)
+        self.indexes.append(index)
+
+    def refuse_keys(self, taken: frozenset[str]) -> None:
+        """Make faults of the jobs whose keys exist already."""
+        kept = []
+        for index, job in zip(self.indexes, self.jobs, strict=True):
+            if job.key is not None and job.key in taken:
+                self._refuse(index, [Fault("/key", f"a job with the key {job.key!r} exists already")])
+            else:
+                kept.append((index, job))
+        self.indexes, self.jobs = [index for index, _ in kept], [job for _, job in kept]
+        self.faulty.sort(key=lambda item: item.index)
+
+    def pointed_faults(self) -> list[Fault]:
+        """The faults with their places in the whole body: ``/71/priority``."""
+        return [
+            Fault(f"/{item.index}{fault.pointer}", fault.message)
+            for item in self.faulty
+            for fault in item.faults
+        ]
+
+    def _refuse(self, index: int, faults: "list[Fault] | tuple[Fault, ...]") -> None:
+        listed = tuple(faults[: max(1, MAX_FAULTS - self.faults)])
+        self.faults += len(listed)
+        self.faulty.append(ItemFaults(index, listed))
+
+    def _whole(self, document: Any) -> NewJob:
+        spec = parse_job_create(document, check_target=self._check_target, suggest=self.faults < MAX_FAULTS)
+        payload = None if spec.payload is None else compact(spec.payload).encode()
+        return NewJob(spec, spec.key, spec.name, spec.description, spec.api, payload)
+
+    def _quick(self, document: Any, text: str) -> NewJob | None:
+        """The job, if it is plainly right; None leaves it to the usual way."""
+        if (
+            type(document) is not dict
+            or text.count("{") + text.count("[") > MAX_DEPTH
+            or _SUSPECT.search(text) is not None
+        ):
+            return None
+        shared = dict(document)
+        key, name, description, api, payload = [shared.pop(field, None) for field in OWN]
+        if not (
+            _fits(key, _KEY)
+            and _fits(name, _NAME)
+            and _fits(description, _DESCRIPTION)
+            and self._is_target(api)
+        ):
+            return None
+        try:
+            spec = self._spec_of(shared)
+            body = None if payload is None else compact(payload).encode()
+        except ValueError:  # an infinite number
+            return None
+        if spec is None or (
+            body is not None
+            and (len(body) > MAX_PAYLOAD_BYTES or any(rules.method_faults(payload, spec.method)))
+        ):
+            return None
+        return NewJob(spec, key, name, description, api, body)
+
+    def _spec_of(self, shared: Mapping[str, Any]) -> JobSpec | None:
+        """The shared part as a job at some URL; None if it has faults or there are too many."""
+        text = compact(shared)
+        if text not in self._shared:
+            if len(self._shared) >= _REMEMBERED:
+                return None
+            try:
+                # The URL is checked by itself; no other rule looks at it.
+                self._shared[text] = parse_job_create(
+                    {**shared, "api": _ANY_URL}, check_target=lambda _: None, suggest=False
+                )
+            except InvalidInput:
+                self._shared[text] = None
+        return self._shared[text]
+
+    def _is_target(self, api: Any) -> bool:
+        """Whether ``api`` is a URL of an origin that was looked at before, or is now."""
+        if not (
+            type(api) is str
+            and len(api) <= _API[1]
+            and api.isascii()
+            and api.isprintable()
+            and " " not in api
+            and "\\" not in api
+        ):
+            return False
+        found = _ORIGIN.match(api)
+        if found is None:
+            return False
+        if (origin := found.group()) not in self._origins:
+            # Behind the origin every printable character of ASCII may stand, so it speaks for its siblings.
+            if len(self._origins) >= _REMEMBERED or check_url(api) or self._check_target(api):
+                return False
+            self._origins.add(origin)
+        return True
+
+
+def _bounds(field: str) -> tuple[int, int]:
+    """The shortest and the longest text that a field takes."""
+    shape = _SHAPES[field]
+    shape = next((kind for kind in shape.get("anyOf", ()) if kind["type"] == "string"), shape)
+    return shape.get("minLength", 0), shape["maxLength"]
+
+
+def _fits(value: Any, bounds: tuple[int, int]) -> bool:
+    return value is None or (type(value) is str and bounds[0] <= len(value) <= bounds[1])
+
+
+_SHAPES: Final = JobCreate.model_json_schema()["properties"]
+_KEY: Final = _bounds("key")
+_NAME: Final = _bounds("name")
+_DESCRIPTION: Final = _bounds("description")
+_API: Final = _bounds("api")
