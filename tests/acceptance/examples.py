@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jobsched.testing.stand import Stand
+from jobsched.testing.target import Target
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
@@ -73,15 +74,17 @@ class Reader:
     Addresses of the documents stand for those of the test; nothing else of an example is changed.
     """
 
-    def __init__(self, stand: Stand, target: str, folder: Path, curl: str | None) -> None:
+    def __init__(self, stand: Stand, target: Target, folder: Path, curl: str | None) -> None:
         self.stand = stand
+        self.target = target
         self.folder = folder
         self.said = ""
+        self.functions: list[str] = []
         self.names: dict[str, Any] = {}
         self.addresses = {
             "http://127.0.0.1:8080": stand.url,
             "https://jobs.example.com": stand.url,
-            "https://example.com": f"{target}/ok",
+            "https://example.com": f"{target.url}/ok",
             "postgresql://user:password@host:5432/jobsched": stand.database_url,
             "redis://host:6379/1": stand.redis_url,
             '"your-key"': json.dumps(stand.key),
@@ -116,7 +119,8 @@ class Reader:
     def run(self, text: str, timeout: float = 30.0) -> str:
         """Run a block in ``sh``, as if pasted after those before it; what it printed. Any failure fails."""
         state = self.folder / "variables"
-        script = f"set -eua\n{self.here(text)}\nenv -0 > {state}\n"
+        # Variables are handed on by the environment, which holds no functions.
+        script = "\n".join([*self.functions, "set -eua", self.here(text), f"env -0 > {state}", ""])
         done = self._start(script, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
             said, errors = done.communicate(timeout=timeout)
@@ -126,6 +130,7 @@ class Reader:
         assert done.returncode == 0, f"{text}\nended with {done.returncode}:\n{said}\n{errors}"
         left = dict(each.split("=", 1) for each in state.read_text().split("\0") if each)
         self.variables |= {name: left[name] for name in left if name not in ("PWD", "OLDPWD", "SHLVL", "_")}
+        self.functions += re.findall(r"^\w+\(\) \{.*\}$", text, re.M)
         self.said = said
         return said
 
