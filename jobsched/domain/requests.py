@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Final
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
 from jobsched.domain.instants import read_instant
 from jobsched.domain.json_text import compact
-from jobsched.domain.spec_fields import MAX_PAYLOAD_BYTES
+from jobsched.domain.spec_fields import MAX_PAYLOAD_BYTES, NO_NUL, InstantText
 from jobsched.domain.spec_rules import method_faults
 from jobsched.domain.validation import Input, read
 from jobsched.errors import Fault, InvalidInput
@@ -49,32 +49,50 @@ class RedriveRequest:
 
 
 Id = Annotated[int, Field(ge=1, le=2**63 - 1)]
-_INSTANT: JsonDict = {"format": "date-time"}
+_Code = Annotated[str, Field(max_length=50, json_schema_extra={"pattern": NO_NUL})]
+
+_CONDITIONS: Final = {"jobId": "integer", "errorCode": "string", "from": "string", "to": "string"}
+_FILTER_RULES: JsonDict = {
+    "if": {"required": ["all"], "properties": {"all": {"const": True}}},
+    "then": {"properties": {name: {"type": "null"} for name in _CONDITIONS}},
+    "else": {
+        "anyOf": [
+            {"required": [name], "properties": {name: {"type": kind}}} for name, kind in _CONDITIONS.items()
+        ]
+    },
+}
+_SELECTOR_RULES: JsonDict = {
+    "if": {"required": ["filter"], "properties": {"filter": {"type": "object"}}},
+    "then": {"properties": {"ids": {"type": "null"}}},
+    "else": {"required": ["ids"], "properties": {"ids": {"type": "array", "minItems": 1}}},
+}
+_REDRIVE_RULES: JsonDict = _SELECTOR_RULES | {
+    "dependentSchemas": {
+        "payload": {"required": ["ids"], "properties": {"ids": {"type": "array", "maxItems": 1}}}
+    }
+}
 
 
 class FilterIn(Input):
     """Which dead letters: all conditions given must hold."""
 
+    model_config = ConfigDict(json_schema_extra=_FILTER_RULES)
+
     job_id: Id | None = Field(None, description="Of this job.")
-    error_code: str | None = Field(None, max_length=50, description="That ended with this error.")
-    from_: str | None = Field(
-        None,
-        alias="from",
-        max_length=100,
-        description="With a `scheduledFor` at or after this instant.",
-        json_schema_extra=_INSTANT,
+    error_code: _Code | None = Field(
+        None, description="That ended with this error.", examples=["http_status"]
     )
-    to: str | None = Field(
-        None,
-        max_length=100,
-        description="With a `scheduledFor` before this instant.",
-        json_schema_extra=_INSTANT,
+    from_: InstantText | None = Field(
+        None, alias="from", description="With a `scheduledFor` at or after this instant."
     )
+    to: InstantText | None = Field(None, description="With a `scheduledFor` before this instant.")
     all: bool = Field(False, description="Every one; for a filter without any other condition.")
 
 
 class DiscardIn(Input):
     """Either `ids` or `filter`. What selects nothing by its wording is refused."""
+
+    model_config = ConfigDict(json_schema_extra=_SELECTOR_RULES)
 
     ids: list[Id] | None = Field(None, max_length=MAX_IDS, description="These executions' dead letters.")
     filter: FilterIn | None = Field(None, description="Those that match.")
@@ -82,6 +100,8 @@ class DiscardIn(Input):
 
 class RedriveIn(DiscardIn):
     """Either `ids` or `filter`, and how."""
+
+    model_config = ConfigDict(json_schema_extra=_REDRIVE_RULES)
 
     rate_per_second: float | None = Field(
         None, ge=0.001, le=1_000_000, description="Spreads the executions; by default all are due at once."
@@ -104,7 +124,7 @@ def parse_redrive(body: object) -> RedriveRequest:
     """What a redrive asks for. Raises InvalidInput; an empty selector is a fault, never everything."""
     given = read(RedriveIn, body)
     selector, payload = _selector(given), _payload(given)
-    if payload is not JOBS_PAYLOAD and (selector.ids is None or len(selector.ids) != 1):
+    if payload is not JOBS_PAYLOAD and len(given.ids or ()) != 1:
         raise InvalidInput([Fault("/payload", "may only be given for a single id")])
     return RedriveRequest(selector=selector, rate_per_second=given.rate_per_second, payload=payload)
 

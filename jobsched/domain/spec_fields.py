@@ -16,6 +16,9 @@ MAX_PAYLOAD_BYTES = 256 * 1024
 MAX_HEADERS = 50
 MAX_HEADERS_BYTES = 8 * 1024
 
+#: The one character that no string may hold, as JSON Schema can say it.
+NO_NUL = r"^[^\u0000]*$"
+
 _STATUS_RANGE = re.compile(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?", re.ASCII)
 
 
@@ -26,39 +29,68 @@ def _status_range(text: str) -> str:
     return text
 
 
+# A `format` that JSON Schema does not know says that there is more to it than the pattern can tell.
 StatusRange = Annotated[
     str,
     AfterValidator(_status_range),
-    Field(json_schema_extra={"pattern": r"^[1-5][0-9]{2}(-[1-5][0-9]{2})?$"}, examples=["404"]),
+    Field(
+        json_schema_extra={"format": "status-range", "pattern": r"^[1-5][0-9]{2}(-[1-5][0-9]{2})?$"},
+        examples=["404"],
+    ),
 ]
-Tag = Annotated[str, Field(min_length=1, max_length=50)]
+InstantText = Annotated[
+    str,
+    Field(
+        max_length=100,
+        json_schema_extra={
+            "format": "instant",
+            "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?"
+            r"([Zz]|[+-][0-9]{2}:[0-9]{2})?$",
+        },
+    ),
+]
+Tag = Annotated[str, Field(min_length=1, max_length=50, json_schema_extra={"pattern": NO_NUL})]
+_Key = Annotated[str, Field(min_length=1, max_length=200, json_schema_extra={"pattern": NO_NUL})]
+_Name = Annotated[str, Field(max_length=200, json_schema_extra={"pattern": NO_NUL})]
+_Description = Annotated[str, Field(max_length=2000, json_schema_extra={"pattern": NO_NUL})]
 
-_INSTANT: JsonDict = {"format": "date-time"}
+_HEADERS: JsonDict = {
+    "maxProperties": MAX_HEADERS,
+    "propertyNames": {"format": "http-header-name", "pattern": r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"},
+    "additionalProperties": {"type": "string", "pattern": r"^[\t -~]*$"},
+}
+
+_RULES: JsonDict = {
+    "if": {"required": ["method"], "properties": {"method": {"enum": ["GET", "HEAD"]}}},
+    "then": {"properties": {"payload": {"type": "null"}}},
+}
 
 
 class JobCreate(Input):
     """A job to create, or to put in the place of another. Only `schedule` and `api` are required."""
 
-    key: str | None = Field(
+    model_config = ConfigDict(json_schema_extra=_RULES)
+
+    key: _Key | None = Field(
         None,
-        min_length=1,
-        max_length=200,
         description="Your own name for the job, unique in the project.",
         examples=["nightly-report"],
     )
-    name: str | None = Field(None, max_length=200, description="A name for people.")
-    description: str | None = Field(None, max_length=2000, description="What the job is for.")
+    name: _Name | None = Field(None, description="A name for people.")
+    description: _Description | None = Field(None, description="What the job is for.")
     schedule: str = Field(
         max_length=1000,
         description="When the job is due: cron with 5 fields, or 6 with seconds first; `@hourly`, `@daily` …; "
         "`@every 90s`; an RFC 3339 instant or `@at` one; `@in 10m`.",
-        examples=["*/5 9-17 * * MON-FRI"],
+        examples=["*/5 9-17 * * MON-FRI", "@every 90s", "2026-12-01T09:00:00+01:00"],
+        json_schema_extra={"format": "schedule"},
     )
     timezone: str = Field(
         "UTC",
         max_length=100,
         description="The IANA zone in which the schedule and instants without offset are read.",
         examples=["Europe/Berlin"],
+        json_schema_extra={"format": "time-zone"},
     )
     is_recurring: bool | None = Field(
         None,
@@ -70,7 +102,7 @@ class JobCreate(Input):
         max_length=2048,
         description="The http or https URL to call.",
         examples=["https://example.com/hooks/report"],
-        json_schema_extra={"format": "uri", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://"},
+        json_schema_extra={"format": "callback-url", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[^ ]+$"},
     )
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = Field(
         "POST", description="The HTTP method of the call."
@@ -80,8 +112,9 @@ class JobCreate(Input):
         description=f"Headers of the call: at most {MAX_HEADERS}, {MAX_HEADERS_BYTES // 1024} KiB together. "
         "Answers show the values of secret ones as `***`; that value sent back keeps the stored one.",
         examples=[{"Authorization": "Bearer my-token"}],
+        json_schema_extra=_HEADERS,
     )
-    secret_headers: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
+    secret_headers: list[_Key] = Field(
         default=[],
         max_length=MAX_HEADERS,
         description="Names of headers whose values are secrets. Authorization, Proxy-Authorization, Cookie "
@@ -139,14 +172,16 @@ class JobCreate(Input):
         description="The pool of workers that runs the job.",
     )
     tags: list[Tag] = Field(default=[], max_length=50, description="Labels to filter by.")
-    start_at: str | None = Field(
+    start_at: InstantText | None = Field(
         None,
-        max_length=100,
-        description="No slot before this instant; intervals count from it.",
-        json_schema_extra=_INSTANT,
+        description="No slot before this instant; intervals count from it. Without an offset it is read in "
+        "`timezone`.",
+        examples=["2026-12-01T00:00:00+01:00"],
     )
-    end_at: str | None = Field(
-        None, max_length=100, description="No slot after this instant.", json_schema_extra=_INSTANT
+    end_at: InstantText | None = Field(
+        None,
+        description="No slot after this instant, which is not before `startAt`.",
+        examples=["2027-12-01T00:00:00+01:00"],
     )
     max_runs: int | None = Field(
         None, ge=1, le=1_000_000_000, description="After so many slots that were run there are no more."
@@ -178,14 +213,16 @@ def _optional() -> dict[str, Any]:
     return fields
 
 
-def _without_defaults(schema: JsonDict) -> None:
+def _of_a_patch(schema: JsonDict) -> None:
+    schema |= _RULES
     # A client that fills in defaults would reset every field that it does not mean.
-    for field in schema["properties"].values():  # type: ignore[union-attr]
-        del field["default"]  # type: ignore[arg-type,union-attr]
+    fields: Any = schema["properties"]
+    for field in fields.values():
+        field.pop("default", None)
 
 
 class _Patch(Input):
-    model_config = ConfigDict(json_schema_extra=_without_defaults)
+    model_config = ConfigDict(json_schema_extra=_of_a_patch)
 
 
 #: The body of a PATCH, for the API's description: every field may be left out, null means the default.
