@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic.config import JsonDict
 
 from jobsched.domain import spec_rules as rules
-from jobsched.domain.schedule import Schedule, parse_schedule
+from jobsched.domain.schedule import LONGEST_TEXT, Schedule, parse_schedule
 from jobsched.domain.upcoming import Bounds, Run, runs_of_new
 from jobsched.domain.validation import Input, read
 from jobsched.errors import Fault, InvalidInput, InvalidSchedule
@@ -24,7 +24,11 @@ class PreviewIn(Input):
     """A schedule to look at. The fields mean what they mean in a job."""
 
     schedule: str = Field(
-        max_length=1000, description="As in a job.", examples=["*/5 9-17 * * MON-FRI"], min_length=1
+        min_length=1,
+        max_length=1000,
+        description="As in a job.",
+        examples=["*/5 9-17 * * MON-FRI"],
+        json_schema_extra={"maxLength": LONGEST_TEXT},
     )
     timezone: str = Field("UTC", max_length=100, description="As in a job.", examples=["Europe/Berlin"])
     n: int = Field(10, ge=1, le=MAX_RUNS, description="How many runs.")

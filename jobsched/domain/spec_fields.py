@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, create_model
 from pydantic.config import JsonDict
 
+from jobsched.domain.schedule import LONGEST_TEXT
 from jobsched.domain.validation import Input
 
 MAX_PAYLOAD_BYTES = 256 * 1024
@@ -18,6 +19,10 @@ MAX_HEADERS_BYTES = 8 * 1024
 
 #: The one character that no string may hold, as JSON Schema can say it.
 NO_NUL = r"^[^\u0000]*$"
+#: The form of an instant, with or without an offset.
+INSTANT_PATTERN = (
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?([Zz]|[+-][0-9]{2}:[0-9]{2})?$"
+)
 
 _STATUS_RANGE = re.compile(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?", re.ASCII)
 
@@ -42,11 +47,7 @@ InstantText = Annotated[
     str,
     Field(
         max_length=100,
-        json_schema_extra={
-            "format": "instant",
-            "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?"
-            r"([Zz]|[+-][0-9]{2}:[0-9]{2})?$",
-        },
+        json_schema_extra={"format": "instant", "pattern": INSTANT_PATTERN},
     ),
 ]
 Tag = Annotated[str, Field(min_length=1, max_length=50, json_schema_extra={"pattern": NO_NUL})]
@@ -83,7 +84,8 @@ class JobCreate(Input):
         description="When the job is due: cron with 5 fields, or 6 with seconds first; `@hourly`, `@daily` …; "
         "`@every 90s`; an RFC 3339 instant or `@at` one; `@in 10m`.",
         examples=["*/5 9-17 * * MON-FRI", "@every 90s", "2026-12-01T09:00:00+01:00"],
-        json_schema_extra={"format": "schedule"},
+        # What is longer than a schedule may be is told so as a schedule; 1000 is where nobody looks at it.
+        json_schema_extra={"format": "schedule", "maxLength": LONGEST_TEXT},
     )
     timezone: str = Field(
         "UTC",
@@ -161,7 +163,7 @@ class JobCreate(Input):
     overlap_policy: Literal["allow", "skip", "queue"] = Field(
         "allow",
         description="What becomes of an execution that is due while another of the job is queued, running or "
-        "retrying. This version takes `allow` only.",
+        "retrying: it runs beside it, is skipped, or waits for it (one at most).",
     )
     priority: int = Field(5, ge=0, le=10, description="Higher is served first.")
     pool: str = Field(
