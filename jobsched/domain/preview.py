@@ -6,18 +6,16 @@ from itertools import islice
 from typing import Final
 
 from pydantic import Field
-from pydantic.config import JsonDict
 
 from jobsched.domain import spec_rules as rules
 from jobsched.domain.schedule import LONGEST_TEXT, Schedule, parse_schedule
+from jobsched.domain.spec_fields import InstantText
 from jobsched.domain.upcoming import Bounds, Run, runs_of_new
 from jobsched.domain.validation import Input, read
 from jobsched.errors import Fault, InvalidInput, InvalidSchedule
 
 #: Runs that one call lists at most.
 MAX_RUNS: Final = 100
-
-_INSTANT: JsonDict = {"format": "date-time"}
 
 
 class PreviewIn(Input):
@@ -28,15 +26,19 @@ class PreviewIn(Input):
         max_length=1000,
         description="As in a job.",
         examples=["*/5 9-17 * * MON-FRI"],
-        json_schema_extra={"maxLength": LONGEST_TEXT},
+        json_schema_extra={"format": "schedule", "maxLength": LONGEST_TEXT},
     )
-    timezone: str = Field("UTC", max_length=100, description="As in a job.", examples=["Europe/Berlin"])
+    timezone: str = Field(
+        "UTC",
+        max_length=100,
+        description="As in a job.",
+        examples=["Europe/Berlin"],
+        json_schema_extra={"format": "time-zone"},
+    )
     n: int = Field(10, ge=1, le=MAX_RUNS, description="How many runs.")
-    start_at: str | None = Field(
-        None, max_length=100, description="No slot before this instant.", json_schema_extra=_INSTANT
-    )
-    end_at: str | None = Field(
-        None, max_length=100, description="No slot after this instant.", json_schema_extra=_INSTANT
+    start_at: InstantText | None = Field(None, description="No slot before this instant.")
+    end_at: InstantText | None = Field(
+        None, description="No slot after this instant, which is not before `startAt`."
     )
     max_runs: int | None = Field(None, ge=1, le=1_000_000_000, description="No more slots than this.")
 
