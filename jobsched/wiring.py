@@ -42,6 +42,7 @@ def run_api(settings: Settings) -> int:
 def make_app(settings: Settings) -> "Flask":
     """The WSGI application with everything it stands on. Call it after any fork."""
     from jobsched.callback.guard import Guard
+    from jobsched.db.bulk import BulkJobs
     from jobsched.db.connection import Link, open_pool
     from jobsched.db.executions import Executions
     from jobsched.db.idempotency import IdempotencyKeys
@@ -93,6 +94,7 @@ def make_app(settings: Settings) -> "Flask":
         Services(
             settings=settings,
             jobs=Jobs(database, settings.poll_interval),
+            bulk=BulkJobs(database, settings.poll_interval),
             executions=Executions(database),
             moves=UserMoves(database),
             keys=Keys(database),

@@ -448,6 +448,7 @@ def app() -> Any:
         Services(
             settings=Settings(),
             jobs=nothing,
+            bulk=nothing,
             executions=nothing,
             moves=nothing,
             keys=nothing,

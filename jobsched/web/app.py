@@ -15,10 +15,10 @@ from jobsched.db.connection import converted
 from jobsched.errors import DatabaseError, DatabaseUnavailable
 from jobsched.log import get_logger
 from jobsched.web import auth, errors
-from jobsched.web.api import dead_letters, executions, jobs, signing_secrets, system
+from jobsched.web.api import bulk, dead_letters, executions, jobs, schedules, signing_secrets, system
 from jobsched.web.docs_page import CSP, render_docs, stylesheet
 from jobsched.web.idempotency import Once, after_commit
-from jobsched.web.params import IdConverter
+from jobsched.web.params import IdConverter, KeyConverter
 from jobsched.web.routing import BEARER, Api
 from jobsched.web.schemas import Problem
 from jobsched.web.services import Services
@@ -45,13 +45,13 @@ def create_app(services: Services) -> Flask:
         doc_ui=False,
         static_folder=None,
     )
-    app.url_map.converters["int64"] = IdConverter
+    app.url_map.converters |= {"int64": IdConverter, "key": KeyConverter}
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = True
 
     services = replace(services, wake=after_commit(services.wake))
     api = Api(app, Once(services.idempotency))
-    for module in (jobs, executions, dead_letters, signing_secrets, system):
+    for module in (jobs, bulk, schedules, executions, dead_letters, signing_secrets, system):
         module.register(api, services)
     _serve_document(app, api)
 

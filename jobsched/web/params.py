@@ -6,12 +6,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal, TypeVar, get_origin
 
 from flask import request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from werkzeug.datastructures import MultiDict
 from werkzeug.routing import BaseConverter
 from werkzeug.routing import ValidationError as NoMatch
 
 from jobsched.domain.durations import parse_duration
+from jobsched.domain.json_text import unstorable
+from jobsched.domain.preview import MAX_RUNS
+from jobsched.domain.spec_fields import INSTANT_PATTERN, NO_NUL
 from jobsched.domain.states import State, Trigger
 from jobsched.errors import Fault, InvalidInput, InvalidSchedule, PreconditionFailed
 
@@ -38,6 +41,53 @@ class IdConverter(BaseConverter):
         if number > LARGEST_ID:
             raise NoMatch
         return number
+
+
+class KeyConverter(BaseConverter):
+    """A job's key at the end of a path: any text, slashes and line ends included."""
+
+    regex = r"[\s\S]+"
+    part_isolating = False
+
+
+class KeyPath(BaseModel):
+    """The path of a job by its key."""
+
+    key: str = Field(
+        min_length=1,
+        max_length=200,
+        description="The job's key, percent-encoded; a slash in it is %2F.",
+        examples=["nightly-report"],
+        json_schema_extra={"pattern": NO_NUL},
+    )
+
+
+class IfNoneMatch(BaseModel):
+    """The question whether the caller's copy is still good."""
+
+    if_none_match: str | None = Field(
+        None,
+        alias="If-None-Match",
+        description="An ETag; 304 if the job's definition is still that version.",
+        examples=['"3"'],
+    )
+
+
+class Conditions(BaseModel):
+    """The guards of a call that creates or edits."""
+
+    if_match: str | None = Field(
+        None,
+        alias="If-Match",
+        description="The job's ETag; 412 if it is another by now or there is no job.",
+        examples=['"3"'],
+    )
+    if_none_match: str | None = Field(
+        None,
+        alias="If-None-Match",
+        description="`*`: create only; 412 if there is such a job.",
+        json_schema_extra={"enum": ["*"]},
+    )
 
 
 def _digits(value: Any) -> Any:
@@ -74,9 +124,30 @@ def _seconds(value: Any) -> Any:
 
 
 Boolean = Annotated[bool, BeforeValidator(_true_or_false)]
-Instant = Annotated[datetime, BeforeValidator(_instant)]
+Instant = Annotated[
+    datetime,
+    BeforeValidator(_instant),
+    WithJsonSchema({"type": "string", "format": "instant", "pattern": INSTANT_PATTERN}),
+]
 Id = Annotated[int, Field(ge=1, le=LARGEST_ID), BeforeValidator(_digits)]
 Limit = Annotated[int, Field(ge=1, le=500), BeforeValidator(_digits)]
+Text = Annotated[str, Field(json_schema_extra={"pattern": NO_NUL})]
+
+
+def cursor_of(kind: List, next_before: int | None) -> str | None:
+    """The opaque cursor of the page that starts before the id ``next_before``; None stays None."""
+    if next_before is None:
+        return None
+    return base64.urlsafe_b64encode(f"{kind}:{next_before}".encode()).decode().rstrip("=")
+
+
+def _cursor(kind: List) -> Any:
+    return Field(
+        None,
+        description="`nextCursor` of the page before.",
+        examples=[cursor_of(kind, 42)],
+        json_schema_extra={"format": f"{kind}-cursor", "pattern": "^[A-Za-z0-9_-]+$"},
+    )
 
 
 class NoQuery(BaseModel):
@@ -89,18 +160,19 @@ class ListQuery(NoQuery):
     """What every list takes."""
 
     limit: Limit = Field(50, description="Items a page.")
-    cursor: Annotated[str | None, Field(description="`nextCursor` of the page before.")] = None
+    cursor: str | None = None
 
 
 class JobsQuery(ListQuery):
     """Filters of the list of jobs."""
 
-    q: Annotated[str | None, Field(max_length=2000, description="Text in name, key, description or api.")] = (
-        None
-    )
+    cursor: str | None = _cursor("jobs")
+    q: Annotated[
+        Text | None, Field(max_length=2000, description="Text in name, key, description or api.")
+    ] = None
     isActive: Annotated[Boolean | None, Field(description="Active or paused ones only.")] = None
-    pool: Annotated[str | None, Field(max_length=50, description="Jobs of one pool.")] = None
-    tag: Annotated[list[str], Field(max_length=50, description="May repeat: any of them.")] = []
+    pool: Annotated[Text | None, Field(max_length=50, description="Jobs of one pool.")] = None
+    tag: Annotated[list[Text], Field(max_length=50, description="May repeat: any of them.")] = []
     state: Annotated[
         list[State], Field(max_length=50, description="`lastState`; may repeat: any of them.")
     ] = []
@@ -109,6 +181,7 @@ class JobsQuery(ListQuery):
 class JobExecutionsQuery(ListQuery):
     """Filters of the executions of one job."""
 
+    cursor: str | None = _cursor("executions")
     state: Annotated[list[State], Field(max_length=50, description="May repeat: any of them.")] = []
     trigger: Annotated[Trigger | None, Field(description="What started it.")] = None
     from_: Annotated[
@@ -126,8 +199,9 @@ class ExecutionsQuery(JobExecutionsQuery):
 class DeadLettersQuery(ListQuery):
     """Filters of the list of dead letters."""
 
+    cursor: str | None = _cursor("dead-letters")
     jobId: Annotated[Id | None, Field(description="Dead letters of one job.")] = None
-    errorCode: Annotated[str | None, Field(max_length=50, description="How the last attempt ended.")] = None
+    errorCode: Annotated[Text | None, Field(max_length=50, description="How the last attempt ended.")] = None
     from_: Annotated[
         Instant | None, Field(alias="from", description="`scheduledFor` at or after this instant.")
     ] = None
@@ -148,10 +222,34 @@ class RotateQuery(NoQuery):
         Field(
             ge=0,
             le=604_800,
-            description="How long the older secrets stay valid: seconds, or a duration such as `24h`.",
+            description="How long the older secrets stay valid, at most 7 days: seconds, or a duration such as "
+            "`24h`.",
+            examples=["3600", "24h"],
+            json_schema_extra={"default": "24h"},
         ),
         BeforeValidator(_seconds),
+        WithJsonSchema(
+            {
+                "type": "string",
+                "format": "seconds-or-duration",
+                "pattern": r"^([0-9]{1,9}(\.[0-9]{1,9})?|\+?(([0-9]+\.?[0-9]*|\.[0-9]+)(h|m|s|ms))+)$",
+            }
+        ),
     ] = 86_400
+
+
+class BulkQuery(NoQuery):
+    """Parameters of a bulk."""
+
+    partial: Annotated[
+        Boolean, Field(description="Create the good jobs even if others have faults; by default all or none.")
+    ] = False
+
+
+class NextQuery(NoQuery):
+    """Parameters of a job's next runs."""
+
+    n: Annotated[int, Field(ge=1, le=MAX_RUNS, description="How many."), BeforeValidator(_digits)] = 10
 
 
 def read_query(model: type[Query], args: MultiDict[str, str] | None = None) -> Query:
@@ -186,13 +284,6 @@ def read_query(model: type[Query], args: MultiDict[str, str] | None = None) -> Q
     return query
 
 
-def cursor_of(kind: List, next_before: int | None) -> str | None:
-    """The opaque cursor of the page that starts before the id ``next_before``; None stays None."""
-    if next_before is None:
-        return None
-    return base64.urlsafe_b64encode(f"{kind}:{next_before}".encode()).decode().rstrip("=")
-
-
 def before_id(kind: List, cursor: str | None) -> int | None:
     """The id that a cursor of ``cursor_of`` stands for. Raises InvalidInput for any other string."""
     if cursor is None:
@@ -206,6 +297,39 @@ def before_id(kind: List, cursor: str | None) -> int | None:
         pass
     fault = Fault("cursor", "is not a nextCursor of this list", parameter=True)
     raise InvalidInput([fault], "The query string is not valid.")
+
+
+def path_key(key: str) -> str:
+    """The key that a path ends with. Raises InvalidInput for what cannot be a job's key."""
+    # What werkzeug decoded with replacement characters would let different keys meet in one job.
+    raw = request.environ.get("PATH_INFO", "").encode("latin-1", "replace")
+    reason = unstorable(key)
+    if len(key) > 200:
+        reason = "must have at most 200 characters"
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        reason = "is not UTF-8"
+    if reason:
+        raise InvalidInput([Fault("key", reason, parameter=True)], "The key in the path is not valid.")
+    return key
+
+
+def known_version(version: int) -> bool:
+    """Whether If-None-Match names ``version`` (RFC 9110, section 13.1.2: compared weakly)."""
+    header = request.headers.get("If-None-Match")
+    if header is None:
+        return False
+    return header.strip() == "*" or version in _versions(re.sub(r'W/(?=")', "", header))
+
+
+def only_new() -> bool:
+    """Whether If-None-Match says that nothing may be there yet. Raises InvalidInput for anything but ``*``."""
+    header = request.headers.get("If-None-Match")
+    if header is not None and header.strip() != "*":
+        fault = Fault("If-None-Match", "must be * here", parameter=True)
+        raise InvalidInput([fault], "The header If-None-Match is not valid.")
+    return header is not None
 
 
 def if_match() -> frozenset[int] | None:

@@ -5,9 +5,9 @@ Nothing is opened before the fork. Departures from gunicorn's gthread worker, ea
 
 - A connection takes a thread only once its first bytes are here. gunicorn lets it wait for 5 s in one, so a
   handful of browsers' spare connections would stop everyone.
-- The head of a request must arrive within 5 s of its first byte, the rest within 30 s. gunicorn reads without
-  a deadline, and a client that drips would keep a thread for ever. (Facing the internet, put a proxy in front:
-  nothing stops a client from dripping again.)
+- The head of a request must arrive within 5 s of its first byte, the rest within 30 s (of a bulk, which may be 64
+  times as large, 120 s). gunicorn reads without a deadline, and a client that drips would keep a thread for
+  ever. (Facing the internet, put a proxy in front: nothing stops a client from dripping again.)
 - What gunicorn refuses by itself (a broken request line, headers too large) is a problem document too.
 """
 
@@ -33,6 +33,7 @@ from gunicorn.util import write_nonblock  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-untyped]
 
 from jobsched.config import Settings, generate_secret
+from jobsched.web.body import BULK_PATH
 from jobsched.web.errors import PROBLEM_JSON, document
 
 # The WSGI application; typed loosely, since gunicorn has no types.
@@ -40,6 +41,7 @@ AppFactory = Callable[[], Any]
 
 HEAD_SECONDS: Final = 5.0
 BODY_SECONDS: Final = 30.0
+BULK_BODY_SECONDS: Final = 120.0
 _KEEPALIVE_SECONDS: Final = 15
 _BACKLOG: Final = 1024
 _CONNECTIONS: Final = 1000
@@ -153,7 +155,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def handle_request(self, req: Any, conn: TConn) -> Any:
         """Answer a request whose head is here."""
-        self._expect_within(conn, BODY_SECONDS)
+        self._expect_within(conn, BULK_BODY_SECONDS if req.path == BULK_PATH else BODY_SECONDS)
         return super().handle_request(req, conn)
 
     def _expect_within(self, conn: TConn, seconds: float) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobsched.config import Settings
+from jobsched.db.bulk import BulkJobs
 from jobsched.db.executions import Executions
 from jobsched.db.idempotency import IdempotencyKeys
 from jobsched.db.jobs import Jobs
@@ -23,6 +24,7 @@ class Services:
 
     settings: Settings
     jobs: Jobs
+    bulk: BulkJobs
     executions: Executions
     moves: UserMoves
     keys: Keys

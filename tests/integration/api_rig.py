@@ -11,6 +11,7 @@ import pytest
 from werkzeug.test import Client, TestResponse
 
 from jobsched.config import Settings
+from jobsched.db.bulk import BulkJobs
 from jobsched.db.connection import Link, open_pool
 from jobsched.db.executions import Executions
 from jobsched.db.idempotency import IdempotencyKeys
@@ -100,6 +101,7 @@ def opened(database_url: str) -> Iterator[Api]:
         services = Services(
             settings=Settings(),
             jobs=Jobs(pool),
+            bulk=BulkJobs(pool),
             executions=Executions(pool),
             moves=UserMoves(pool),
             keys=keys,

@@ -1,24 +1,31 @@
 """/api/v1/jobs"""
 
 from collections.abc import Callable
+from functools import partial
 
-from flask import Response
+from flask import Response, request
 from flask_openapi3.models.tag import Tag
 
 from jobsched.db.jobs import JobRecord, Saved
 from jobsched.domain.requests import JOBS_PAYLOAD, RunIn, check_payload, parse_run
-from jobsched.domain.spec import JobSpec, apply_merge, apply_replace, parse_job_create
+from jobsched.domain.spec import JobSpec, apply_merge, apply_replace, parse_job_create, read_with_key
 from jobsched.domain.spec_fields import JobCreate, JobPatch
 from jobsched.errors import NotFound
 from jobsched.web import schemas, serialize
 from jobsched.web.auth import principal
 from jobsched.web.body import JSON, MERGE_PATCH, read_json, read_optional_json
 from jobsched.web.params import (
+    Conditions,
+    IfNoneMatch,
     JobExecutionsQuery,
     JobsQuery,
+    KeyPath,
     RunQuery,
     before_id,
     if_match,
+    known_version,
+    only_new,
+    path_key,
     single_version,
 )
 from jobsched.web.routing import Api
@@ -28,6 +35,7 @@ TAG = Tag(name="jobs", description="What is called, when, and how failures are r
 
 _ALL = "/api/v1/jobs"
 _ONE = "/api/v1/jobs/<int64:id>"
+_BY_KEY = "/api/v1/jobs/key/<key:key>"
 
 
 def register(api: Api, services: Services) -> None:
@@ -84,16 +92,93 @@ def register(api: Api, services: Services) -> None:
         )
         return serialize.page("jobs", found, serialize.job)
 
+    def shown(record: JobRecord) -> Response:
+        headers = {"ETag": _etag(record)}
+        if known_version(record.version):
+            return Response(status=304, headers=headers)
+        return serialize.answer(serialize.job(record), headers=headers)
+
     @api.route(
-        "GET", _ONE, tag=TAG, role="read", answers={200: schemas.Job}, faults=(404,), headers=("ETag",)
+        "GET",
+        _ONE,
+        tag=TAG,
+        role="read",
+        answers={200: schemas.Job, 304: None},
+        faults=(404,),
+        conditions=IfNoneMatch,
+        headers=("ETag",),
     )
     def get_job(id: int) -> Response:
         """Read a job.
 
-        `ETag` is its version, which counts edits: runs change the times that are shown, but not the version.
+        `ETag` is its version, which counts edits: runs change the times that are shown, but not the version. So
+        a 304 says that the definition is unchanged, and nothing about runs.
         """
-        record = jobs.get(principal().project_id, id)
-        return serialize.answer(serialize.job(record), headers={"ETag": _etag(record)})
+        return shown(jobs.get(principal().project_id, id))
+
+    @api.route(
+        "GET",
+        _BY_KEY,
+        tag=TAG,
+        role="read",
+        answers={200: schemas.Job, 304: None},
+        path=KeyPath,
+        faults=(404,),
+        conditions=IfNoneMatch,
+        headers=("ETag",),
+    )
+    def get_job_by_key(key: str) -> Response:
+        """Read a job by its key.
+
+        As by its id. A slash in the key is written as %2F.
+        """
+        record = jobs.find_key(principal().project_id, path_key(key))
+        if record is None:
+            raise NotFound(f"There is no job with the key {key!r}.")
+        return shown(record)
+
+    @api.route(
+        "PUT",
+        _BY_KEY,
+        tag=TAG,
+        role="write",
+        answers={201: schemas.Job, 200: schemas.Job},
+        path=KeyPath,
+        body=JobCreate,
+        faults=(409, 412),
+        conditions=Conditions,
+        headers=("ETag",),
+    )
+    def put_job_by_key(key: str) -> Response:
+        """Create or replace the job with a key.
+
+        201 if there was none, with its `Location`, else 200, changed or not. What the body leaves out becomes its
+        default. `key` in the body is left out or the same. `If-None-Match: *` only creates, `If-Match` only edits.
+        """
+        project, key, body = principal().project_id, path_key(key), read_json()
+
+        def change(record: JobRecord | None) -> JobSpec:
+            return read_with_key(body, key, partial(definition, record))
+
+        def definition(record: JobRecord | None, document: object) -> JobSpec:
+            if record is None:
+                return parse_job_create(document, check_target=services.check_target)
+            present = serialize.read_only(record)
+            return apply_replace(record.spec, present, document, check_target=services.check_target)
+
+        allowed, version = if_match(), None
+        if allowed is not None:
+            found = jobs.find_key(project, key)
+            version = single_version(allowed, found.version if found else None)
+        result, created = jobs.upsert(
+            project,
+            key,
+            change,
+            if_version=version,
+            must_exist="If-Match" in request.headers,
+            must_be_new=only_new(),
+        )
+        return saved(result, 201 if created else 200)
 
     def edit(id: int, change: Callable[[JobRecord], JobSpec]) -> Response:
         version = demanded_version(id)

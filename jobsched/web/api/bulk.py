@@ -1,0 +1,90 @@
+"""/api/v1/jobs/bulk"""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Final
+
+from flask import Response, request
+
+from jobsched.domain.bulk import MAX_BULK_BYTES, MAX_JOBS, BulkReader
+from jobsched.domain.validation import MAX_FAULTS
+from jobsched.errors import Fault, InvalidInput
+from jobsched.web import schemas_jobs, serialize
+from jobsched.web.api.jobs import TAG
+from jobsched.web.auth import principal
+from jobsched.web.body import BULK_PATH, JSON, NDJSON, check_type, read_chunks
+from jobsched.web.errors import RequestRefused
+from jobsched.web.items import Item, array_items, line_items
+from jobsched.web.params import BulkQuery
+from jobsched.web.routing import Api
+from jobsched.web.services import Services
+
+_TYPES: Final = (JSON, NDJSON)
+
+
+def register(api: Api, services: Services) -> None:
+    """Add the route of bulks."""
+
+    @api.route(
+        "POST",
+        BULK_PATH,
+        tag=TAG,
+        role="write",
+        answers={201: schemas_jobs.BulkCreated, 200: schemas_jobs.BulkCreated},
+        query=BulkQuery,
+        body=schemas_jobs.JobList,
+        ndjson=True,
+        max_body=MAX_BULK_BYTES,
+    )
+    def create_jobs(query: BulkQuery) -> Response:
+        """Create many jobs.
+
+        Up to 10,000 in a JSON array or as NDJSON, 64 MiB together. All or none: 201 with the ids in the order
+        given, or 422 with pointers such as `/71/priority`. With `partial=true` the good ones are created, and 200
+        names the others. A key that exists, or stands twice, is a fault of its item.
+        """
+        check_type(_TYPES)
+        reader = BulkReader(services.check_target)
+        chunks = read_chunks(MAX_BULK_BYTES)
+        try:
+            _read(
+                array_items(chunks) if request.mimetype == JSON else line_items(chunks), reader, query.partial
+            )
+        finally:
+            # Who is still sending would take an early answer for a broken connection.
+            deque(chunks, maxlen=0)
+        if reader.faulty and not query.partial:
+            raise _refused(reader)
+        created = services.bulk.create(principal().project_id, reader, partial=query.partial)
+        if created is None:
+            raise _refused(reader)
+        if created.due_soon:
+            services.wake()
+        answer = {"created": len(created.ids), "ids": created.ids, "errors": _errors(reader)}
+        return serialize.answer(answer, 200 if query.partial else 201)
+
+
+def _read(items: Iterator[Item], reader: BulkReader, partial: bool) -> None:
+    """Read all items; without ``partial`` only as long as there is room to list more faults."""
+    for item in items:
+        if reader.count == MAX_JOBS:
+            raise RequestRefused(413, "too_many_jobs", f"A bulk takes at most {MAX_JOBS} jobs; send several.")
+        reader.add(item.value, item.text, item.fault)
+        if reader.faults >= MAX_FAULTS and not partial:
+            return
+    if not reader.count:
+        raise InvalidInput([Fault("", "is empty; send at least one job")])
+
+
+def _refused(reader: BulkReader) -> InvalidInput:
+    return InvalidInput(reader.pointed_faults(), "The jobs are not valid; none was created.")
+
+
+def _errors(reader: BulkReader) -> list[dict[str, object]]:
+    return [
+        {
+            "index": item.index,
+            "errors": [{"pointer": fault.pointer, "message": fault.message} for fault in item.faults],
+        }
+        for item in reader.faulty
+    ]
