@@ -111,6 +111,7 @@ class _Lines:
         self.soonest: datetime | None = None
         self._now = now
         self._tail = [_encoded(value) for value in (project_id, 1, now, now)]
+        self._values: dict[str, dict[Any, bytes]] = {name: {} for name in _SHARED}
         # By identity: specs hold dictionaries, and all of them live as long as the jobs.
         self._shared: dict[int, bytes] = {}
         self._times: dict[int, bytes] = {}
@@ -118,8 +119,7 @@ class _Lines:
     def job(self, job: NewJob, job_id: int) -> bytes:
         shared = self._shared.get(id(job.shared))
         if shared is None:
-            values = (_encoded(_column(name, getattr(job.shared, name))) for name in _SHARED)
-            shared = self._shared[id(job.shared)] = b"\t".join([*values, *self._tail]) + b"\n"
+            shared = self._shared[id(job.shared)] = self._shared_part(job.shared)
         payload = job.payload
         return b"\t".join(
             (
@@ -133,6 +133,19 @@ class _Lines:
                 shared,
             )
         )
+
+    def _shared_part(self, spec: JobSpec) -> bytes:
+        parts = []
+        for name, known in self._values.items():
+            value = getattr(spec, name)
+            if name == "headers":
+                parts.append(_text(compact(value)))
+                continue
+            part = known.get(value)
+            if part is None:
+                part = known[value] = _encoded(value)
+            parts.append(part)
+        return b"\t".join([*parts, *self._tail]) + b"\n"
 
     def schedule(self, job: NewJob, job_id: int) -> bytes:
         spec = job.shared
@@ -149,10 +162,6 @@ class _Lines:
 
 def _schedule_columns(times: Times) -> tuple[datetime | None, ...]:
     return times.next_slot, times.next_execution_time, times.anchor
-
-
-def _column(name: str, value: Any) -> Any:
-    return compact(value) if name == "headers" else value
 
 
 def _text(value: str | None) -> bytes:

@@ -81,7 +81,7 @@ class BulkReader:
             self._refuse(index, [Fault("", fault)])
             return
         try:
-            job = self._quick(document, text) or self._whole(document)
+            job = self._read(document, text)
         except InvalidInput as error:
             self._refuse(index, error.faults)
             return
@@ -115,54 +115,57 @@ class BulkReader:
         self.faults += len(listed)
         self.faulty.append(ItemFaults(index, listed))
 
-    def _whole(self, document: Any) -> NewJob:
-        spec = parse_job_create(document, check_target=self._check_target, suggest=self.faults < MAX_FAULTS)
-        payload = None if spec.payload is None else compact(spec.payload).encode()
-        return NewJob(spec, spec.key, spec.name, spec.description, spec.api, payload)
-
-    def _quick(self, document: Any, text: str) -> NewJob | None:
-        """The job, if it is plainly right; None leaves it to the usual way."""
+    def _read(self, document: Any, text: str) -> NewJob:
+        """The job, by the quick way where it is plainly right. Raises InvalidInput."""
         if (
             type(document) is not dict
             or text.count("{") + text.count("[") > MAX_DEPTH
             or _SUSPECT.search(text) is not None
         ):
-            return None
+            return self._whole(document)
         shared = dict(document)
         key, name, description, api, payload = [shared.pop(field, None) for field in OWN]
+        try:
+            body = None if payload is None else compact(payload).encode()
+            named = compact(shared)
+        except ValueError:  # an infinite number
+            return self._whole(document)
+        # By now nothing but a text field that is no text can hold what cannot be stored.
         if not (
-            _fits(key, _KEY)
+            (body is None or len(body) <= MAX_PAYLOAD_BYTES)
+            and _fits(key, _KEY)
             and _fits(name, _NAME)
             and _fits(description, _DESCRIPTION)
             and self._is_target(api)
         ):
-            return None
-        try:
-            spec = self._spec_of(shared)
-            body = None if payload is None else compact(payload).encode()
-        except ValueError:  # an infinite number
-            return None
-        if spec is None or (
-            body is not None
-            and (len(body) > MAX_PAYLOAD_BYTES or any(rules.method_faults(payload, spec.method)))
-        ):
-            return None
+            are_texts = all(each is None or type(each) is str for each in (key, name, description, api))
+            return self._whole(document, storable=are_texts)
+        spec = self._spec_of(shared, named)
+        if spec is None or (body is not None and any(rules.method_faults(payload, spec.method))):
+            return self._whole(document, storable=True)
         return NewJob(spec, key, name, description, api, body)
 
-    def _spec_of(self, shared: Mapping[str, Any]) -> JobSpec | None:
-        """The shared part as a job at some URL; None if it has faults or there are too many."""
-        text = compact(shared)
-        if text not in self._shared:
+    def _whole(self, document: Any, *, storable: bool = False) -> NewJob:
+        """The job by the usual way, which knows all rules."""
+        spec = parse_job_create(
+            document, check_target=self._check_target, suggest=self.faults < MAX_FAULTS, storable=storable
+        )
+        payload = None if spec.payload is None else compact(spec.payload).encode()
+        return NewJob(spec, spec.key, spec.name, spec.description, spec.api, payload)
+
+    def _spec_of(self, shared: Mapping[str, Any], named: str) -> JobSpec | None:
+        """The shared part as a job at some URL, remembered by its text; None if it has faults or there are too many."""
+        if named not in self._shared:
             if len(self._shared) >= _REMEMBERED:
                 return None
             try:
                 # The URL is checked by itself; no other rule looks at it.
-                self._shared[text] = parse_job_create(
-                    {**shared, "api": _ANY_URL}, check_target=lambda _: None, suggest=False
+                self._shared[named] = parse_job_create(
+                    {**shared, "api": _ANY_URL}, check_target=lambda _: None, suggest=False, storable=True
                 )
             except InvalidInput:
-                self._shared[text] = None
-        return self._shared[text]
+                self._shared[named] = None
+        return self._shared[named]
 
     def _is_target(self, api: Any) -> bool:
         """Whether ``api`` is a URL of an origin that was looked at before, or is now."""
