@@ -94,6 +94,14 @@ def measure(stand: Stand, url: str, options: argparse.Namespace) -> None:
     rate = together(port, key, options.clients, options.requests // options.clients)
     print(f"create, {options.clients} clients at once: {rate:.0f}/s")
 
+    for name, jobs in (
+        ("alike", [JOB | {"key": f"alike {n}"} for n in range(10_000)]),
+        ("all different", [JOB | {"maxRuns": n + 1} for n in range(10_000)]),
+    ):
+        took = api.timed(201, "POST", "/api/v1/jobs/bulk", jobs)[0]
+        print(f"bulk of 10,000 jobs, {name}: {took / 1000:.2f} s; {10_000_000 / took:.0f}/s")
+    report_memory("after the bulks", stand)
+
     firing = JOB | {"schedule": "@every 1s", "api": f"{url}/ok"}
     for _ in range(options.firing):
         api.timed(201, "POST", "/api/v1/jobs", firing)

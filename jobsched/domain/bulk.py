@@ -3,7 +3,7 @@
 In a bulk, jobs mostly differ in a few fields (``OWN``) and share the rest: schedule, policies, headers. The shared
 part is read once by the usual way, under its JSON text as the name; then only the own fields are looked at, by
 checks that let through a part of what the rules allow. What they do not let through goes the usual way, which
-alone finds faults. (10,000 jobs: 0.2 s instead of 1.3 s.)
+alone finds faults. (10,000 jobs: 0.15 s instead of 1 s.)
 """
 
 import re
@@ -23,7 +23,8 @@ MAX_JOBS: Final = 10_000
 MAX_BULK_BYTES: Final = 64 * 1024 * 1024
 
 #: Fields that each job of a bulk has for itself.
-OWN: Final = ("key", "name", "description", "api", "payload")
+OWN: Final = ("key", "name", "description", "api", "headers", "tags", "payload")
+_NULLABLE: Final = ("key", "name", "description", "api", "payload")
 
 #: In JSON text: what may stand for NUL or half a surrogate pair.
 _SUSPECT: Final = re.compile(r"\\u(?:0000|[dD][89abAB]|[dD][c-fC-F])")
@@ -45,6 +46,8 @@ class NewJob:
     name: str | None
     description: str | None
     api: str
+    headers: Mapping[str, str]
+    tags: tuple[str, ...]
     payload: bytes | None
 
 
@@ -124,26 +127,27 @@ class BulkReader:
         ):
             return self._whole(document)
         shared = dict(document)
-        key, name, description, api, payload = [shared.pop(field, None) for field in OWN]
+        key, name, description, api, payload = [shared.pop(field, None) for field in _NULLABLE]
+        headers, tags = shared.pop("headers", {}), shared.pop("tags", [])
         try:
             body = None if payload is None else compact(payload).encode()
             named = compact(shared)
+            plain = self._is_target(api) and _are_headers(headers) and _are_tags(tags)
         except ValueError:  # an infinite number
             return self._whole(document)
-        # By now nothing but a text field that is no text can hold what cannot be stored.
         if not (
-            (body is None or len(body) <= MAX_PAYLOAD_BYTES)
+            plain
+            and (body is None or len(body) <= MAX_PAYLOAD_BYTES)
             and _fits(key, _KEY)
             and _fits(name, _NAME)
             and _fits(description, _DESCRIPTION)
-            and self._is_target(api)
         ):
-            are_texts = all(each is None or type(each) is str for each in (key, name, description, api))
-            return self._whole(document, storable=are_texts)
+            return self._whole(document)
+        # By now there is nothing in the document that cannot be stored.
         spec = self._spec_of(shared, named)
         if spec is None or (body is not None and any(rules.method_faults(payload, spec.method))):
             return self._whole(document, storable=True)
-        return NewJob(spec, key, name, description, api, body)
+        return NewJob(spec, key, name, description, api, headers, tuple(tags), body)
 
     def _whole(self, document: Any, *, storable: bool = False) -> NewJob:
         """The job by the usual way, which knows all rules."""
@@ -151,7 +155,7 @@ class BulkReader:
             document, check_target=self._check_target, suggest=self.faults < MAX_FAULTS, storable=storable
         )
         payload = None if spec.payload is None else compact(spec.payload).encode()
-        return NewJob(spec, spec.key, spec.name, spec.description, spec.api, payload)
+        return NewJob(spec, spec.key, spec.name, spec.description, spec.api, spec.headers, spec.tags, payload)
 
     def _spec_of(self, shared: Mapping[str, Any], named: str) -> JobSpec | None:
         """The shared part as a job at some URL, remembered by its text; None if it has faults or there are too many."""
@@ -189,6 +193,19 @@ class BulkReader:
         return True
 
 
+def _are_headers(value: Any) -> bool:
+    """Whether these headers may be set, and hold no stored value's mask."""
+    if type(value) is not dict or not all(type(text) is str for text in value.values()):
+        return False
+    return not value or (rules.MASK not in value.values() and not any(rules.header_faults(value)))
+
+
+def _are_tags(value: Any) -> bool:
+    if type(value) is not list or len(value) > _SHAPES["tags"]["maxItems"]:
+        return False
+    return all(type(tag) is str and _TAG[0] <= len(tag) <= _TAG[1] for tag in value)
+
+
 def _bounds(field: str) -> tuple[int, int]:
     """The shortest and the longest text that a field takes."""
     shape = _SHAPES[field]
@@ -205,3 +222,4 @@ _KEY: Final = _bounds("key")
 _NAME: Final = _bounds("name")
 _DESCRIPTION: Final = _bounds("description")
 _API: Final = _bounds("api")
+_TAG: Final = (_SHAPES["tags"]["items"]["minLength"], _SHAPES["tags"]["items"]["maxLength"])

@@ -123,9 +123,11 @@ def apply_replace(
 
 
 def read_with_key(body: object, key: str, read: Callable[[object], JobSpec]) -> JobSpec:
-    """What ``read`` makes of ``body`` with ``key``, which the body may leave out. Raises InvalidInput."""
-    if not isinstance(body, dict) or body.get("key", key) == key:
-        return read({**body, "key": key} if isinstance(body, dict) else body)
+    """What ``read`` makes of ``body`` with ``key``, which the body may leave out or null. Raises InvalidInput."""
+    if not isinstance(body, dict):
+        return read(body)
+    if body.get("key") in (None, key):
+        return read({**body, "key": key})
     fault = Fault("/key", f"must be left out or {key!r}, the key in the path")
     try:
         read({**body, "key": key})

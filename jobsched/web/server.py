@@ -103,6 +103,11 @@ def _options(settings: Settings) -> dict[str, Any]:
     }
 
 
+def body_seconds(path: str) -> float:
+    """How long the body of a request to ``path`` may take to arrive."""
+    return BULK_BODY_SECONDS if path == BULK_PATH else BODY_SECONDS
+
+
 class Logger(GunicornLogger):  # type: ignore[misc]
     """gunicorn's log through ours. No access log: the application logs requests at debug."""
 
@@ -155,7 +160,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def handle_request(self, req: Any, conn: TConn) -> Any:
         """Answer a request whose head is here."""
-        self._expect_within(conn, BULK_BODY_SECONDS if req.path == BULK_PATH else BODY_SECONDS)
+        self._expect_within(conn, body_seconds(req.path))
         return super().handle_request(req, conn)
 
     def _expect_within(self, conn: TConn, seconds: float) -> None:

@@ -17,6 +17,7 @@ from jobsched.errors import Fault, InvalidInput
 from jobsched.web.body import MAX_BODY_BYTES, parse_json
 from jobsched.web.errors import RequestRefused
 from jobsched.web.items import Item, array_items, line_items
+from jobsched.web.server import body_seconds
 
 JOB = {"schedule": "@every 1h", "api": "https://example.com/hook"}
 
@@ -35,6 +36,7 @@ def read(*documents: Any) -> BulkReader:
 def spec_of(job: NewJob) -> JobSpec:
     payload = None if job.payload is None else json.loads(job.payload)
     own = {"key": job.key, "name": job.name, "description": job.description, "api": job.api}
+    own |= {"headers": job.headers, "tags": job.tags}
     return replace(job.shared, **own, payload=payload)
 
 
@@ -87,7 +89,11 @@ jobs = st.fixed_dictionaries(
         "payload": anything,
         "method": st.sampled_from(["GET", "POST", "HEAD", "get"]),
         "priority": st.sampled_from([1, 1.0, True, 11, "1"]),
-        "headers": st.sampled_from([{}, {"X-A": "1"}, {"Host": "x"}, {"Cookie": "***"}, {"X-A": "\r\n"}]),
+        "headers": st.sampled_from([{}, {"X-A": "1"}, {"Host": "x"}, {"Cookie": "***"}, {"X-A": "\r\n"}])
+        | st.dictionaries(st.sampled_from(["X-A", "x-a", "Cookie", "Te", "é"]), texts | st.none(), max_size=3)
+        | anything,
+        "secretHeaders": st.just(["X-A"]),
+        "tags": st.lists(st.sampled_from(["a", "", "b" * 51, "\x00"]) | anything, max_size=3) | st.none(),
         "jitterSeconds": st.sampled_from([0, 0.5, 5, 1e9]),
         "isRecurring": st.booleans(),
         "version": st.just(1),
@@ -132,12 +138,14 @@ def test_jobs_that_differ_in_their_own_fields_share_the_rest() -> None:
             "description": "d",
             "payload": n,
             "api": f"https://example.com/{n}",
+            "headers": {"X-Id": str(n)},
+            "tags": [f"t{n}"],
         }
         for n in range(50)
     ]
     reader = read(*documents)
     assert len({id(job.shared) for job in reader.jobs}) == 1
-    assert set(OWN) == {"key", "name", "description", "payload", "api"}
+    assert set(OWN) == {"key", "name", "description", "payload", "api", "headers", "tags"}
     assert [spec_of(job) for job in reader.jobs] == [alone(document) for document in documents]
 
 
@@ -187,6 +195,10 @@ def test_faults_are_bounded_but_every_faulty_item_has_one() -> None:
 
 # ---------------------------------------------------------------------------------------------------------------
 # From bytes to items
+
+
+def test_a_bulk_has_more_time_to_arrive() -> None:
+    assert (body_seconds("/api/v1/jobs/bulk"), body_seconds("/api/v1/jobs")) == (120, 30)
 
 
 def pieces(raw: bytes, size: int) -> Iterator[bytes]:
