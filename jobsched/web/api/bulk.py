@@ -53,11 +53,9 @@ def register(api: Api, services: Services) -> None:
         finally:
             # Who is still sending would take an early answer for a broken connection.
             deque(chunks, maxlen=0)
-        if reader.faulty and not query.partial:
-            raise _refused(reader)
         created = services.bulk.create(principal().project_id, reader, partial=query.partial)
         if created is None:
-            raise _refused(reader)
+            raise InvalidInput(reader.pointed_faults(), "The jobs are not valid; none was created.")
         if created.due_soon:
             services.wake()
         answer = {"created": len(created.ids), "ids": created.ids, "errors": _errors(reader)}
@@ -74,10 +72,6 @@ def _read(items: Iterator[Item], reader: BulkReader, partial: bool) -> None:
             return
     if not reader.count:
         raise InvalidInput([Fault("", "is empty; send at least one job")])
-
-
-def _refused(reader: BulkReader) -> InvalidInput:
-    return InvalidInput(reader.pointed_faults(), "The jobs are not valid; none was created.")
 
 
 def _errors(reader: BulkReader) -> list[dict[str, object]]:
