@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from jobsched.db.firing import Advance, DueSchedule, NewExecution, SkippedSlots
 from jobsched.domain.advance import next_slot
 from jobsched.domain.misfire import DUE_LIMIT, decide
-from jobsched.domain.overlap import Occupancy, admit_slots, reason
+from jobsched.domain.overlap import Fate, Occupancy, admit_slots, reason
 from jobsched.domain.queues import queue_name
 from jobsched.domain.schedule import Due, Schedule, effective_time, parse_schedule
 
@@ -29,6 +29,11 @@ class Plan:
         """How many of the executions take room in their queue."""
         return sum(one.state == "queued" for one in self.executions)
 
+    @property
+    def blocks(self) -> bool:
+        """Whether one of the executions waits for another one of the job to end."""
+        return any(one.state == "blocked" for one in self.executions)
+
 
 def make_plan(due: DueSchedule, now: datetime, *, waiting: int, room: int, occupancy: Occupancy) -> Plan:
     """Judge a schedule that is due at ``now``.
@@ -43,10 +48,16 @@ def make_plan(due: DueSchedule, now: datetime, *, waiting: int, room: int, occup
     decision = decide(due.misfire_policy, slots, now, due.misfire_grace_seconds + due.jitter_seconds)
     run = decision.run if due.is_recurring else decision.run[:1]
     fates = admit_slots(due.overlap_policy, occupancy, len(run), room)
-    admitted = [(slot, fate) for slot, fate in zip(run, fates, strict=True) if fate != "skipped"]
-    overlapping = [slot for slot, fate in zip(run, fates, strict=True) if fate == "skipped"]
-    if due.max_runs is not None:
-        admitted = admitted[: max(0, due.max_runs - due.runs)]
+    left = len(run) if due.max_runs is None else due.max_runs - due.runs
+    admitted: list[tuple[datetime, Fate]] = []
+    overlapping: list[datetime] = []
+    for slot, fate in zip(run, fates, strict=True):
+        if len(admitted) >= left:
+            break  # the runs are used up: what comes after the last one is no slot of the job any more
+        if fate == "skipped":
+            overlapping.append(slot)
+        else:
+            admitted.append((slot, fate))
     skipped = []
     if decision.skipped and decision.skipped_newest is not None:
         message = (

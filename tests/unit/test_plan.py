@@ -179,3 +179,15 @@ def test_a_schedule_goes_on_when_a_counted_slot_is_taken_back():
     assert next_without_skipped(going_on).next_slot == NOON
     once = due(next_slot=None, next_execution_time=None, last_slot=NOON, runs=0, is_recurring=False)
     assert next_without_skipped(once).next_slot is None
+
+
+@pytest.mark.parametrize(
+    ("policy", "left", "states", "skipped"),
+    [("skip", 1, ["queued"], 0), ("skip", 2, ["queued"], 3), ("queue", 2, ["queued", "blocked"], 0)],
+)
+def test_what_comes_after_the_last_run_is_no_slot_that_could_be_skipped(policy, left, states, skipped):
+    job = due(overlap_policy=policy, misfire_policy="fire_all", max_runs=9, runs=9 - left)
+    plan = make_plan(job, NOON + 3 * HOUR)
+    assert [one.state for one in plan.executions] == states
+    assert sum(slots.count for slots in plan.skipped) == skipped
+    assert (plan.advance.next_slot is None) == (len(states) == left)
