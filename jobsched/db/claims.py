@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from jobsched.db.connection import Link
+from jobsched.db.notify import CHANNEL
 from jobsched.errors import DatabaseRefused
 
 T = TypeVar("T")
@@ -221,13 +222,15 @@ WITH gone AS (
     WHERE e.id = ANY(%(ids)s) AND (e.state = 'queued') IS TRUE AND (e.cancel_requested_at IS NOT NULL
         OR NOT EXISTS (SELECT FROM job j WHERE j.id = e.job_id AND j.deleted_at IS NULL))
     RETURNING e.*, COALESCE((SELECT max_retry_count FROM job j WHERE j.id = e.job_id), 0) AS max_retry_count
-), {UNBLOCK}
-INSERT INTO execution_history ({HISTORY_COLUMNS})
-SELECT id, project_id, job_id, trigger, scheduled_for, due_at, queued_at, NULL, clock_timestamp(), 'cancelled',
-    attempt, retry_count, max_retry_count, NULL, NULL, NULL, NULL, NULL, false, 'cancelled',
-    CASE WHEN cancel_requested_at IS NULL THEN 'The job was deleted.' ELSE 'Cancelled before it was sent.' END,
-    NULL, attempts, job_version, redrive_of
-FROM gone
+), {UNBLOCK}, history AS (
+    INSERT INTO execution_history ({HISTORY_COLUMNS})
+    SELECT id, project_id, job_id, trigger, scheduled_for, due_at, queued_at, NULL, clock_timestamp(),
+        'cancelled', attempt, retry_count, max_retry_count, NULL, NULL, NULL, NULL, NULL, false, 'cancelled',
+        CASE WHEN cancel_requested_at IS NULL THEN 'The job was deleted.' ELSE 'Cancelled before it was sent.' END,
+        NULL, attempts, job_version, redrive_of
+    FROM gone
+)
+SELECT job_id FROM unblocked
 """
 
 
@@ -240,7 +243,8 @@ def claim(link: Link, worker: UUID, ids: Sequence[int]) -> list[Claimed]:
     rows = link.execute(_CLAIM, {"worker": worker, "ids": sorted(ids)})
     if len(rows) < len(ids):
         found = {row[0] for row in rows}
-        link.execute(_CANCEL_INSTEAD, {"ids": [i for i in ids if i not in found]})
+        if link.execute(_CANCEL_INSTEAD, {"ids": [i for i in ids if i not in found]}):
+            link.execute(f"NOTIFY {CHANNEL}")  # something is due; too rare to cost commits anything
     return [_claimed(list(row)) for row in rows]
 
 

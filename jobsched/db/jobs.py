@@ -218,9 +218,11 @@ class Jobs:
             if _same(job.spec, spec):
                 return Saved(job, False)
             now = self._now()
+            held_up = False
             if compact(spec.payload) != compact(job.spec.payload):
-                self._keep_payload_of_started(job)
-            let_go = spec.overlap_policy != job.spec.overlap_policy and self._let_go(job_id)
+                held_up = self._keep_payload_of_started(job)
+            if spec.overlap_policy != job.spec.overlap_policy:
+                held_up = self._let_go(job_id) or held_up
             with _key_is_free(spec.key):
                 Job.update(version=Job.version + 1, updated_at=now, **_columns(spec)).where(
                     Job.id == job_id
@@ -239,7 +241,7 @@ class Jobs:
                     JobSchedule.job_id == job_id
                 ).execute()
             saved = self._saved(project_id, job_id, times, now)
-            return replace(saved, due_soon=saved.due_soon or let_go)
+            return replace(saved, due_soon=saved.due_soon or held_up)
 
     def pause(self, project_id: int, job_id: int) -> Saved:
         """No new slots. Repeating it changes nothing. Raises NotFound."""
@@ -282,27 +284,32 @@ class Jobs:
         Job.select(Job.id).where(Job.id == job_id).for_update().tuples().first()
         return self._get(project_id, job_id)
 
-    def _keep_payload_of_started(self, job: JobRecord) -> None:
-        """From attempt 2 on an execution sends what its attempt 1 sent, whatever the job says by then."""
-        self._database.execute_sql(
+    def _keep_payload_of_started(self, job: JobRecord) -> bool:
+        """From attempt 2 on an execution sends what its attempt 1 sent, whatever the job says by then.
+
+        Whether there was any: a poller that looks while it is locked passes it over.
+        """
+        cursor = self._database.execute_sql(
             "UPDATE execution SET payload = %s::json WHERE id IN (SELECT id FROM execution "
             "WHERE job_id = %s AND attempt > 0 AND payload IS NULL ORDER BY id FOR UPDATE)",
             (compact(job.spec.payload), job.id),
         )
+        return bool(cursor.rowcount)
 
     def _let_go(self, job_id: int) -> bool:
-        """The overlap policy changes: whom the old one blocked is judged anew. Whether there was any.
+        """The overlap policy changes: whom the old one blocked is judged anew. Whether anything waited.
 
-        All that waits is locked, so that a poller which has read the old policy is done with these rows first.
+        All that waits is locked, so that a poller which has read the old policy is done with these rows first;
+        and one that looks meanwhile passes them over.
         """
         cursor = self._database.execute_sql(
             "WITH waiting AS MATERIALIZED (SELECT id FROM execution WHERE job_id = %s "
-            "AND state IN ('pending', 'blocked') ORDER BY id FOR UPDATE) "
-            "UPDATE execution e SET state = 'pending' FROM waiting w WHERE e.id = w.id AND e.state = 'blocked' "
-            "RETURNING e.id",
+            "AND state IN ('pending', 'blocked') ORDER BY id FOR UPDATE), let_go AS ("
+            "UPDATE execution e SET state = 'pending' FROM waiting w WHERE e.id = w.id AND e.state = 'blocked') "
+            "SELECT EXISTS (SELECT FROM waiting)",
             (job_id,),
         )
-        return bool(cursor.fetchall())
+        return bool(cursor.fetchone()[0])
 
     def _saved(self, project_id: int, job_id: int, times: Times | None, now: datetime) -> Saved:
         return Saved(self._get(project_id, job_id), times is not None and self._due_soon(times, now))
