@@ -5,7 +5,7 @@ slot and the schedule's next time change together. A slot is a unique row, so it
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -154,11 +154,11 @@ ON CONFLICT (job_id) DO UPDATE SET
 _NEXT_DUE = """
 SELECT extract(epoch FROM least(
     (SELECT min(next_execution_time) FROM job_schedule
-     WHERE next_execution_time > t.now AND next_execution_time < 'infinity'),
+     WHERE next_execution_time > t.since AND next_execution_time < 'infinity'),
     (SELECT min(due_at) FROM execution
-     WHERE state IN ('pending', 'retrying') AND due_at > t.now AND due_at < 'infinity')
-) - t.now)::float8
-FROM (SELECT clock_timestamp() AS now) AS t
+     WHERE state IN ('pending', 'retrying') AND due_at > t.since AND due_at < 'infinity')
+) - clock_timestamp())::float8
+FROM (SELECT COALESCE(%s::timestamptz, clock_timestamp()) AS since) AS t
 """
 
 
@@ -235,9 +235,16 @@ def skip(cursor: Cursor, slots: Sequence[SkippedSlots]) -> None:
     cursor.execute(_SKIP, (_as_json(slots),))
 
 
-def uncount(cursor: Cursor, job_id: int, slots: int) -> None:
-    """Take back ``slots`` that were counted as runs and are skipped after all. The caller holds the lock."""
-    cursor.execute("UPDATE job_schedule SET runs = GREATEST(runs - %s, 0) WHERE job_id = %s", (slots, job_id))
+def uncount(cursor: Cursor, slots: Mapping[int, int]) -> None:
+    """Take back slots (how many, by job) that were counted as runs and are skipped after all.
+
+    The caller holds the locks of these jobs' schedules.
+    """
+    cursor.execute(
+        "UPDATE job_schedule s SET runs = GREATEST(s.runs - n.count, 0) "
+        "FROM unnest(%s::bigint[], %s::int[]) AS n(job_id, count) WHERE s.job_id = n.job_id",
+        (list(slots), list(slots.values())),
+    )
 
 
 def retire(cursor: Cursor, jobs: Sequence[int]) -> None:
@@ -257,10 +264,26 @@ def push_aside(cursor: Cursor, job_id: int, fault: str, seconds: float) -> None:
     )
 
 
-def next_due_in(link: Link) -> float | None:
-    """Seconds until the next future due time of a schedule or a waiting execution; None if there is none."""
-    seconds = link.execute(_NEXT_DUE)[0][0]
+def database_clock(link: Link) -> datetime:
+    """What time it is where due times are compared."""
+    now: datetime = link.execute("SELECT clock_timestamp()")[0][0]
+    return now
+
+
+def next_due_in(link: Link, since: datetime | None = None) -> float | None:
+    """Seconds until the next due time of a schedule or a waiting execution after ``since``, else after now.
+
+    Not positive for what became due meanwhile; None if nothing is to come.
+    """
+    seconds = link.execute(_NEXT_DUE, (since,))[0][0]
     return None if seconds is None else float(seconds)
+
+
+def is_overdue(link: Link, since: datetime) -> bool:
+    """Whether a schedule that was due at ``since`` is due still: somebody else holds its lock."""
+    # The least, not EXISTS: with old statistics every row looks due, and none would be searched for in all of them.
+    rows = link.execute("SELECT (SELECT min(next_execution_time) FROM job_schedule) <= %s", (since,))
+    return bool(rows[0][0])
 
 
 def _as_json(rows: Sequence[NewExecution] | Sequence[Advance] | Sequence[SkippedSlots]) -> str:

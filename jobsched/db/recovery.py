@@ -111,16 +111,30 @@ SELECT (SELECT count(*) FROM retried), (SELECT count(*) FILTER (WHERE final = 'f
 """
 
 # Whose job is free, or does not block any more. The end of an execution lets go whom it blocks by itself, except
-# where both happened in the same instant.
+# where both happened in the same instant. A subquery with a LIMIT of its own is one look into the index for each,
+# where NOT EXISTS may become a scan of the table.
 _UNBLOCK = """
-UPDATE execution b SET state = 'pending'
-WHERE b.state = 'blocked' AND b.id = ANY(ARRAY(
-    SELECT w.id FROM execution w LEFT JOIN job j ON j.id = w.job_id
-    WHERE w.state = 'blocked' AND (j.overlap_policy IS DISTINCT FROM 'queue' OR NOT EXISTS (
-        SELECT FROM execution o WHERE o.job_id = w.job_id AND o.state IN ('queued', 'running', 'retrying')))
-    ORDER BY w.id LIMIT %s FOR UPDATE OF w SKIP LOCKED))
-RETURNING b.id
+WITH looked_at AS MATERIALIZED ({which}), free AS MATERIALIZED (
+    SELECT w.id FROM looked_at w LEFT JOIN job j ON j.id = w.job_id
+    WHERE j.overlap_policy IS DISTINCT FROM 'queue' OR (
+        SELECT true FROM execution o
+        WHERE o.job_id = w.job_id AND o.state IN ('queued', 'running', 'retrying') LIMIT 1) IS NULL
+), unblocked AS (
+    UPDATE execution b SET state = 'pending'
+    WHERE b.state = 'blocked' AND b.id = ANY(ARRAY(
+        SELECT id FROM execution WHERE id = ANY(ARRAY(SELECT id FROM free)) AND (state = 'blocked') IS TRUE
+        FOR UPDATE SKIP LOCKED))
+    RETURNING b.id
+)
+SELECT (SELECT count(*) FROM unblocked), (SELECT count(*) FROM looked_at), (SELECT max(job_id) FROM looked_at)
 """
+_UNBLOCK_PAGE = _UNBLOCK.format(
+    which="SELECT id, job_id FROM execution WHERE state = 'blocked' AND job_id > %(after)s "
+    "ORDER BY job_id LIMIT %(limit)s"
+)
+_UNBLOCK_OF = _UNBLOCK.format(
+    which="SELECT id, job_id FROM execution WHERE state = 'blocked' AND job_id = ANY(%(jobs)s)"
+)
 
 _QUEUED_QUEUES = """
 WITH RECURSIVE q AS (
@@ -192,9 +206,22 @@ def _recover_in_halves(link: Link, limit: int) -> Recovered:
     )
 
 
-def unblock(link: Link, limit: int = 500) -> int:
-    """Let blocked executions go whose job is free. Returns how many."""
-    return len(link.execute(_UNBLOCK, (limit,)))
+def unblock(link: Link, after: int = 0, limit: int = 10_000) -> tuple[int, int]:
+    """Let blocked executions go whose job is free; looks at ``limit`` of them, of jobs with ids above ``after``.
+
+    Returns how many, and where the next call is to begin: 0 when the last one was seen.
+    """
+    count, seen, last = link.execute(_UNBLOCK_PAGE, {"after": after, "limit": limit})[0]
+    return count, last if seen == limit else 0
+
+
+def unblock_of(link: Link, jobs: Sequence[int]) -> int:
+    """Let blocked executions of ``jobs`` go where the job is free. Returns how many.
+
+    For whoever has blocked them, once that is committed: what occupied the job may have ended meanwhile.
+    """
+    count: int = link.execute(_UNBLOCK_OF, {"jobs": list(jobs)})[0][0]
+    return count
 
 
 def queued_queues(link: Link) -> list[str]:

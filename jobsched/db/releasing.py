@@ -8,7 +8,6 @@ neither two pollers nor an edit beside them let in one too many. Nothing here wa
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import NamedTuple
 
 from jobsched.db.claims import HISTORY_COLUMNS
@@ -46,9 +45,11 @@ WITH RECURSIVE q AS (
 """
 
 # By priority, then by due time: a walk down the index for each priority that a band can hold, so that
-# neither rows due later nor a backlog of lower priority is ever read.
+# neither rows due later nor a backlog of lower priority is ever read. The due time as a number, since Python
+# has no value for every timestamp of Postgres.
 _LOCK_DUE = """
-SELECT w.id, w.job_id, w.trigger, w.state = 'retrying' OR w.force, p.priority, w.due_at
+SELECT w.id, w.job_id, w.trigger, w.state = 'retrying' OR w.force, p.priority,
+    extract(epoch FROM w.due_at)::float8
 FROM generate_series(10, 0, -1) AS p(priority), LATERAL (
     SELECT id, job_id, trigger, state, force, due_at FROM execution
     WHERE queue = %(queue)s AND state IN ('pending', 'retrying') AND priority = p.priority
@@ -77,6 +78,14 @@ WHERE j.id = ANY(%s) GROUP BY j.id
 
 _QUEUE = "UPDATE execution SET state = 'queued', queued_at = clock_timestamp() WHERE id = ANY(%s)"
 _BLOCK = "UPDATE execution SET state = 'blocked' WHERE id = ANY(%s)"
+_PUSH_ASIDE = "UPDATE execution SET due_at = clock_timestamp() + make_interval(secs => %s) WHERE id = %s"
+
+_LET_GO = """
+UPDATE execution SET state = 'pending'
+WHERE state = 'blocked' AND id = ANY(ARRAY(
+    SELECT id FROM execution WHERE state = 'blocked' AND job_id = ANY(%s) FOR UPDATE SKIP LOCKED))
+RETURNING job_id
+"""
 
 # A redrive that is skipped stays a dead letter, under its own id: nothing of it was sent.
 _SKIP = f"""
@@ -119,7 +128,7 @@ def lock_due(cursor: Cursor, queue: str, room: int, without: Sequence[int] = ())
     Pending ones of the jobs ``without`` are left out: somebody else decides about these jobs at the moment.
     """
     cursor.execute(_LOCK_DUE, {"queue": queue, "room": room, "without": list(without)})
-    rows: list[tuple[int, int, str, bool, int, datetime]] = cursor.fetchall()
+    rows: list[tuple[int, int, str, bool, int, float]] = cursor.fetchall()
     rows.sort(key=lambda row: (-row[4], row[5], row[0]))
     return [Waiting(*row[:4]) for row in rows]
 
@@ -149,6 +158,20 @@ def queue(cursor: Cursor, ids: Sequence[int]) -> None:
 def block(cursor: Cursor, ids: Sequence[int]) -> None:
     """Locked pending executions → blocked."""
     cursor.execute(_BLOCK, (list(ids),))
+
+
+def let_go(cursor: Cursor, jobs: Sequence[int]) -> set[int]:
+    """Blocked executions of ``jobs``, which are free, → pending. Returns the jobs that had one.
+
+    The caller holds the locks of these jobs' schedules.
+    """
+    cursor.execute(_LET_GO, (list(jobs),))
+    return {row[0] for row in cursor.fetchall()}
+
+
+def push_aside(cursor: Cursor, execution: int, seconds: float) -> None:
+    """Put a locked execution that Postgres refuses to move ``seconds`` ahead, so that it stops nobody."""
+    cursor.execute(_PUSH_ASIDE, (seconds, execution))
 
 
 def skip(cursor: Cursor, reasons: Sequence[tuple[int, str]]) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from jobsched.db import firing
+from jobsched.db import firing, recovery
 from jobsched.db.connection import Cursor, Link
 from jobsched.db.firing import DueSchedule
 from jobsched.domain.overlap import FREE
@@ -24,12 +24,17 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Fired:
-    """What one batch did. ``lag``: seconds that the latest slot was late; ``more``: due rows may be left."""
+    """What one batch did.
+
+    ``lag``: seconds that the latest slot was late; ``more``: due rows may be left; ``blocking``: jobs of which a
+    slot was blocked.
+    """
 
     executions: int = 0
     skipped: int = 0
     lag: float = 0.0
     more: bool = False
+    blocking: tuple[int, ...] = ()
 
 
 class Fire:
@@ -58,6 +63,8 @@ class Fire:
             except QueueUnavailable as error:
                 # The rows say queued; reconcile pushes them when Redis is back.
                 log.warning("push_failed", executions=len(queued), error=str(error))
+        if fired.blocking:
+            recovery.unblock_of(self._link, fired.blocking)
         return fired
 
     def _together(self, batch: int) -> tuple[Fired, list[tuple[str, int]]]:
@@ -93,16 +100,16 @@ class Fire:
         count = sum(len(plan.executions) for _due, plan in plans)
         skipped = sum(slots.count for _due, plan in plans for slots in plan.skipped)
         lag = max(((now - one.next_execution_time).total_seconds() for one, _plan in plans), default=0.0)
-        return Fired(
-            count, skipped, lag, more=len(due) + len(orphans) >= batch or len(plans) < len(due)
-        ), queued
+        more = len(due) + len(orphans) >= batch or len(plans) < len(due)
+        blocking = tuple(due.job_id for due, plan in plans if plan.blocks)
+        return Fired(count, skipped, lag, more, blocking), queued
 
     def _plan(
         self, cursor: Cursor, due: list[DueSchedule], now: datetime, batch: int
     ) -> list[tuple[DueSchedule, Plan]]:
         waiting = firing.backlogs(cursor, [one.job_id for one in due], BACKLOG_LIMIT)
         rooms = firing.rooms(cursor, sorted({_queue(one) for one in due}), self._high_water)
-        exclusive = [one.job_id for one in due if one.overlap_policy != "allow"]
+        exclusive = [one.job_id for one in due if one.overlap_policy != "allow" and rooms[_queue(one)] > 0]
         occupancies = firing.occupancies(cursor, exclusive) if exclusive else {}
         plans: list[tuple[DueSchedule, Plan]] = []
         left = batch

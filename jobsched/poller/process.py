@@ -26,6 +26,10 @@ from jobsched.runtime.service import Service
 BEAT_EVERY = 3.0
 RECONCILE_EVERY = 2.0
 
+#: A schedule that is due and that somebody else holds is looked at again after this many seconds, twice as long
+#: each time it is still there: its holder may be about to leave it as it is.
+_LOCKED_FIRST = 0.02
+
 log = get_logger()
 
 
@@ -37,10 +41,12 @@ class Dispatch:
         self._poll_interval = poll_interval
         self._fire = Fire(link, broker, high_water)
         self._release = Release(link, broker, high_water, poll_interval)
+        self._locked_nap = _LOCKED_FIRST
         self.lag = 0.0
 
     def run_once(self) -> float:
         """Fire and release what is due; return the seconds until something else is."""
+        began = firing.database_clock(self._link)
         fired = self._fire.run_once()
         released = self._release.run_once()
         self.lag = fired.lag
@@ -55,7 +61,13 @@ class Dispatch:
             )
         if fired.more:
             return 0.0
-        naps = [self._poll_interval, released.again_in, firing.next_due_in(self._link)]
+        # Since the round began, not since now: what became due during the round was not seen by it.
+        naps = [self._poll_interval, released.again_in, firing.next_due_in(self._link, began)]
+        if firing.is_overdue(self._link, began):
+            naps.append(self._locked_nap)
+            self._locked_nap = min(self._locked_nap * 2, self._poll_interval)
+        else:
+            self._locked_nap = _LOCKED_FIRST
         return max(0.0, min(nap for nap in naps if nap is not None))
 
 

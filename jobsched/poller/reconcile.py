@@ -53,12 +53,14 @@ class Reconcile:
         self._broker = broker
         self._wake = wake
         self._watch = Watch()
+        #: Up to which job blocked executions were looked at; there may be more than one round is to look at.
+        self._unblocked_up_to = 0
 
     def run_once(self) -> Reconciled:
         """Find dead processes, take their executions back, send lost messages again."""
         dead = self._declare_dead()
         recovered = self._recover()
-        unblocked = recovery.unblock(self._link, BATCH)
+        unblocked, self._unblocked_up_to = recovery.unblock(self._link, self._unblocked_up_to)
         if recovered or unblocked:
             self._wake()
         try:

@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from jobsched.db import firing, releasing
+from jobsched.db import firing, recovery, releasing
 from jobsched.db.connection import Cursor, Link
 from jobsched.db.releasing import Waiting
 from jobsched.domain.overlap import admit, reason
-from jobsched.errors import QueueUnavailable
+from jobsched.errors import DatabaseRefused, QueueUnavailable
 from jobsched.log import get_logger
 from jobsched.poller.plan import next_without_skipped
 from jobsched.queue.broker import Broker
@@ -19,8 +19,11 @@ BATCH = 2000
 #: A full queue is looked at again after this many seconds, twice as long each time nothing has moved.
 _FULL_FIRST = 0.1
 
-#: A job whose lock somebody else holds is looked at again after this many seconds.
-_LOCKED_NAP = 0.02
+#: A job whose lock somebody else holds is looked at again after this many seconds, twice as long each time.
+_LOCKED_FIRST = 0.02
+
+#: Seconds by which an execution that Postgres refuses to move is pushed aside.
+ASIDE = 3600.0
 
 log = get_logger()
 
@@ -53,8 +56,17 @@ class _Fates:
     queue: list[int] = field(default_factory=list)
     block: list[int] = field(default_factory=list)
     skip: list[tuple[int, str]] = field(default_factory=list)
-    #: Jobs that count their runs, with how many of their slots are skipped here after being counted.
+    #: Jobs with how many of their slots are skipped here after being counted as runs.
     uncounted: Counter[int] = field(default_factory=Counter)
+    #: Those of them that have a maxRuns.
+    limited: set[int] = field(default_factory=set)
+    #: Jobs of which one is blocked.
+    blocking: list[int] = field(default_factory=list)
+
+    @property
+    def decided(self) -> int:
+        """How many have met their fate."""
+        return len(self.queue) + len(self.block) + len(self.skip)
 
 
 class Release:
@@ -66,6 +78,7 @@ class Release:
         self._high_water = high_water
         self._poll_interval = poll_interval
         self._full_nap = _FULL_FIRST
+        self._locked_nap = _LOCKED_FIRST
 
     def run_once(self) -> Released:
         """One look at every queue in which something waits."""
@@ -88,29 +101,66 @@ class Release:
             naps.append(self._full_nap)
             self._full_nap = min(self._full_nap * 2, self._poll_interval)
         if done.held:
-            naps.append(_LOCKED_NAP)
+            naps.append(self._locked_nap)
+            self._locked_nap = min(self._locked_nap * 2, self._poll_interval)
+        else:
+            self._locked_nap = _LOCKED_FIRST
         if done.more:
             naps.append(0.0)
         return min(naps, default=None)
 
     def _release(self, queue: str, room: int, done: _Round) -> None:
-        handled = 0
+        handled, size = 0, BATCH
         while room > handled:
-            with self._link.transaction() as cursor:
-                waiting = releasing.lock_due(cursor, queue, min(BATCH, room - handled), sorted(done.held))
-                fates = self._decide(cursor, waiting, done)
-                _write(cursor, fates)
-            if not waiting:
+            limit = min(size, room - handled)
+            try:
+                fates = self._together(queue, limit, done) if limit > 1 else self._alone(queue, done)
+            except DatabaseRefused as error:
+                if limit == 1:
+                    raise
+                log.warning("batch_refused", queue=queue, size=limit, error=str(error))
+                size = limit // 2
+                continue
+            if fates is None:
                 return
-            handled += len(waiting)
+            size = min(size * 2, BATCH)
+            handled += fates.decided  # not those of jobs that others hold: they must not use up the room
             done.queued += len(fates.queue)
             done.skipped += len(fates.skip)
             done.blocked += len(fates.block)
-            done.more = done.more or bool(fates.uncounted)  # whose next slot may be due already
+            done.more = done.more or bool(fates.limited)  # whose next slot may be due already
+            if fates.blocking and recovery.unblock_of(self._link, fates.blocking):
+                done.more = True
             if not self._push(queue, fates.queue):
                 return
         # The room was not used up by what was skipped: somebody may wait for it.
         done.more = done.more or room > 0
+
+    def _together(self, queue: str, limit: int, done: _Round) -> _Fates | None:
+        """Decide about a batch, in one transaction. None if nothing waits."""
+        with self._link.transaction() as cursor:
+            waiting = releasing.lock_due(cursor, queue, limit, sorted(done.held))
+            return self._settle(cursor, waiting, done) if waiting else None
+
+    def _alone(self, queue: str, done: _Round) -> _Fates | None:
+        """The same for the first one alone, which is set aside if it is refused; under one lock, as in Fire."""
+        with self._link.transaction() as outer:
+            waiting = releasing.lock_due(outer, queue, 1, sorted(done.held))
+            if not waiting:
+                return None
+            try:
+                with self._link.transaction() as cursor:
+                    return self._settle(cursor, waiting, done)
+            except DatabaseRefused as error:
+                [one] = waiting
+                log.error("execution_set_aside", execution_id=one.id, error=str(error), seconds=ASIDE)
+                releasing.push_aside(outer, one.id, ASIDE)
+                return _Fates()
+
+    def _settle(self, cursor: Cursor, waiting: Sequence[Waiting], done: _Round) -> _Fates:
+        fates = self._decide(cursor, waiting, done)
+        _write(cursor, fates)
+        return fates
 
     def _decide(self, cursor: Cursor, waiting: Sequence[Waiting], done: _Round) -> _Fates:
         undecided = {one.job_id for one in waiting if not one.decided}
@@ -118,6 +168,9 @@ class Release:
         jobs = {one.job_id: one for one in releasing.lock_jobs(cursor, sorted(careful))} if careful else {}
         done.held |= careful - jobs.keys()
         occupancies = {job: contested.occupancy for job, contested in jobs.items()}
+        # Blocked by what has ended a moment ago: who waited goes before who came later, in the next batch.
+        forgotten = [job for job, seen in occupancies.items() if seen.blocked and not seen.occupied]
+        let_go = releasing.let_go(cursor, forgotten) if forgotten else set()
         fates = _Fates()
         for one in waiting:
             job = jobs.get(one.job_id)
@@ -126,7 +179,7 @@ class Release:
                 if job is not None:
                     occupancies[job.job_id] = occupancies[job.job_id].after("queued")
                 continue
-            if job is None:
+            if job is None or job.job_id in let_go:
                 continue
             fate = admit(job.policy, occupancies[job.job_id])
             occupancies[job.job_id] = occupancies[job.job_id].after(fate)
@@ -134,10 +187,13 @@ class Release:
                 fates.queue.append(one.id)
             elif fate == "blocked":
                 fates.block.append(one.id)
+                fates.blocking.append(job.job_id)
             else:
                 fates.skip.append((one.id, reason(job.policy)))
-                if job.limited and one.trigger == "schedule":
+                if one.trigger == "schedule":
                     fates.uncounted[job.job_id] += 1
+                    if job.limited:
+                        fates.limited.add(job.job_id)
         return fates
 
     def _push(self, queue: str, ids: list[int]) -> bool:
@@ -159,8 +215,15 @@ def _write(cursor: Cursor, fates: _Fates) -> None:
         releasing.block(cursor, fates.block)
     if fates.skip:
         releasing.skip(cursor, fates.skip)
-    for job_id, count in fates.uncounted.items():
-        firing.uncount(cursor, job_id, count)
+    if fates.uncounted:
+        firing.uncount(cursor, fates.uncounted)
+    for job_id in sorted(fates.limited):
         _now, due, _gone = firing.lock_due(cursor, 1, job_id)
-        if due:  # not of a paused job, which gets its next time when it is resumed
-            firing.advance(cursor, [next_without_skipped(one) for one in due])
+        for one in due:  # not of a paused job, which gets its next time when it is resumed
+            try:
+                advance = next_without_skipped(one)
+            except Exception as error:
+                # Pure code on one row, as in Fire: whatever it raises is that row's.
+                log.error("schedule_unreadable", job_id=job_id, error=str(error) or type(error).__name__)
+                continue
+            firing.advance(cursor, [advance])

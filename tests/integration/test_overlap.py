@@ -126,7 +126,7 @@ def test_the_job_stays_occupied_over_its_retries(link, broker):
     fire(link, broker)
     claims.finish(link, worker, "w", [end(first, state="retrying", delay=60.0, spends=True, payload="null")])
     assert states(link, job) == ["retrying", "blocked"]
-    assert recovery.unblock(link) == 0
+    assert recovery.unblock(link) == (0, 0)
     link.execute("UPDATE execution SET due_at = clock_timestamp() WHERE id = %s", (first,))
     assert release(link, broker).executions == 1
     assert states(link, job) == ["queued", "blocked"]
@@ -265,7 +265,7 @@ def test_who_waited_goes_before_a_slot_of_the_same_instant(link, broker):
     first = make_execution(link, job, "blocked", due_at="clock_timestamp() - interval '9 s'")
     fire(link, broker)
     assert states(link, job) == ["blocked", "pending"]
-    assert recovery.unblock(link) == 1
+    assert recovery.unblock(link) == (1, 0)
     release(link, broker)
     assert broker.take(["default"], 10) == [first]
     assert states(link, job) == ["queued", "blocked"]

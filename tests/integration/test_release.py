@@ -1,0 +1,330 @@
+"""Release and its neighbours where timing or damaged rows are against them: nobody waits longer than need be."""
+
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+
+from jobsched.db import claims, firing, recovery, releasing
+from jobsched.db.claims import Ended
+from jobsched.db.connection import Link, open_pool
+from jobsched.db.notify import Listener
+from jobsched.poller.fire import Fire
+from jobsched.poller.process import Dispatch
+from jobsched.poller.reconcile import Reconcile
+from jobsched.poller.release import Release
+from jobsched.queue.broker import Broker
+from jobsched.queue.connection import connect
+from tests.integration.factories import make_execution, make_job, make_worker
+from tests.integration.stored import Stored
+
+POLL = 5.0
+
+
+@pytest.fixture
+def broker(redis_url):
+    client = connect(redis_url)
+    client.flushall()
+    yield Broker(client)
+    client.close()
+
+
+@pytest.fixture
+def second(database_url):
+    link = Link(database_url, "second")
+    yield link
+    link.close()
+
+
+@pytest.fixture
+def stored(link, database_url):
+    pool = open_pool(database_url, "test", 8)
+    stored = Stored(pool, database_url)
+    yield stored
+    stored.link.close()
+    pool.close_all()
+
+
+def release(link, broker, high_water=100):
+    return Release(link, broker, high_water, POLL)
+
+
+def states(link, job):
+    return [
+        row[0] for row in link.execute("SELECT state FROM execution WHERE job_id = %s ORDER BY id", (job,))
+    ]
+
+
+def running(link, job):
+    worker = make_worker(link)
+    execution = make_execution(
+        link, job, "running", worker_id=f"'{worker}'", attempt=1, started_at="clock_timestamp()"
+    )
+    return worker, execution
+
+
+def finish(link, worker, execution):
+    return claims.finish(link, worker, "w", [Ended(execution, 1, "succeeded", 0.0, 1.0, 3)])
+
+
+# What becomes due, or is locked, while a poller looks
+
+
+def test_what_became_due_during_a_round_is_not_left_for_the_next_poll(link, second, broker, monkeypatch):
+    first = make_job(link)
+    late = make_job(link, due=None)
+    insert = firing.insert
+
+    def and_another_becomes_due(cursor, executions):
+        second.execute(
+            "UPDATE job_schedule SET next_slot = clock_timestamp(), next_execution_time = clock_timestamp() "
+            "WHERE job_id = %s",
+            (late,),
+        )
+        return insert(cursor, executions)
+
+    dispatch = Dispatch(link, broker, 100, POLL)
+    with monkeypatch.context() as patch:
+        patch.setattr(firing, "insert", and_another_becomes_due)
+        nap = dispatch.run_once()
+    assert (states(link, first), states(link, late)) == (["queued"], [])
+    assert nap == 0.0
+    assert dispatch.run_once() > 0
+    assert states(link, late) == ["queued"]
+
+
+def test_a_schedule_that_somebody_holds_when_it_is_due_is_looked_at_again_soon(link, second, broker):
+    job = make_job(link)
+    dispatch = Dispatch(link, broker, 100, POLL)
+    with second.transaction() as cursor:
+        cursor.execute("SELECT FROM job_schedule WHERE job_id = %s FOR UPDATE", (job,))
+        naps = [dispatch.run_once() for _ in range(4)]
+    assert naps[0] < 0.1
+    assert naps == sorted(set(naps))
+    dispatch.run_once()
+    assert states(link, job) == ["queued"]
+
+
+def test_a_job_that_somebody_holds_does_not_use_up_the_room(link, second, broker):
+    held = make_job(link, overlap_policy="skip", due=None)
+    make_execution(link, held, "pending", due_at="clock_timestamp() - interval '1 s'")
+    other = make_job(link, due=None)
+    waiting = make_execution(link, other, "pending")
+    with second.transaction() as cursor:
+        cursor.execute("SELECT FROM job_schedule WHERE job_id = %s FOR UPDATE", (held,))
+        released = release(link, broker, 1).run_once()
+    assert released.executions == 1
+    assert broker.take(["default"], 10) == [waiting]
+
+
+@pytest.mark.parametrize("changes", [{"overlap_policy": "skip"}, {"payload": {"a": 1}}])
+def test_an_edit_that_locks_what_is_due_wakes_the_pollers(stored, changes):
+    """A poller that looked meanwhile has passed it over."""
+    job = stored.job()
+    stored.execution(job, "pending")
+    stored.execution(job, "retrying", attempt=1)
+    assert stored.jobs.update(1, job.id, lambda record: replace(record.spec, **changes)).due_soon
+
+
+def test_a_cancel_found_at_the_claim_wakes_the_pollers_for_whom_it_lets_go(link, database_url):
+    job = make_job(link, overlap_policy="queue", due=None)
+    first = make_execution(link, job, "queued", cancel_requested_at="clock_timestamp()")
+    make_execution(link, job, "blocked")
+    listener = Listener(database_url, "listen")
+    assert listener._link.raw
+    assert claims.claim(link, make_worker(link), [first]) == []
+    assert states(link, job) == ["pending"]
+    assert listener.wait()
+    listener.close()
+
+
+# Whom the end of an execution misses
+
+
+def test_a_slot_blocked_by_what_ends_before_the_block_is_committed_does_not_wait(
+    link, second, broker, monkeypatch
+):
+    job = make_job(link, overlap_policy="queue")
+    worker, first = running(link, job)
+    insert = firing.insert
+
+    def and_the_first_one_ends(cursor, executions):
+        inserted = insert(cursor, executions)
+        assert len(finish(second, worker, first)) == 1
+        return inserted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(firing, "insert", and_the_first_one_ends)
+        Dispatch(link, broker, 100, POLL).run_once()
+    assert states(link, job) == ["queued"]
+
+
+def test_a_run_blocked_by_what_ends_before_the_block_is_committed_does_not_wait(
+    link, second, broker, monkeypatch
+):
+    job = make_job(link, overlap_policy="queue", due=None)
+    worker, first = running(link, job)
+    make_execution(link, job, "pending")
+    block = releasing.block
+
+    def and_the_first_one_ends(cursor, ids):
+        block(cursor, ids)
+        assert len(finish(second, worker, first)) == 1
+
+    with monkeypatch.context() as patch:
+        patch.setattr(releasing, "block", and_the_first_one_ends)
+        release(link, broker).run_once()
+    assert states(link, job) == ["queued"]
+
+
+def test_who_was_forgotten_goes_before_who_comes_later(link, broker):
+    job = make_job(link, overlap_policy="queue", due=None)
+    forgotten = make_execution(link, job, "blocked", due_at="clock_timestamp() - interval '9 s'")
+    make_execution(link, job, "pending")
+    make_execution(link, job, "pending")
+    released = release(link, broker).run_once()
+    assert (released.executions, released.blocked, released.skipped) == (1, 1, 1)
+    assert broker.take(["default"], 10) == [forgotten]
+
+
+def test_reconcile_looks_at_many_blocked_ones_page_by_page(link, broker, monkeypatch):
+    jobs = [make_job(link, overlap_policy="queue", due=None) for _ in range(5)]
+    for job in jobs:
+        make_execution(link, job, "blocked")
+        make_execution(link, job, "retrying", due_at="clock_timestamp() + interval '1 h'")
+    link.execute("DELETE FROM execution WHERE job_id = %s AND state = 'retrying'", (jobs[-1],))
+    seen, after = [], 0
+    for _ in range(3):
+        count, after = recovery.unblock(link, after, limit=2)
+        seen.append((count, after))
+    assert seen == [(0, jobs[1]), (0, jobs[3]), (1, 0)]
+    link.execute("UPDATE execution SET state = 'blocked' WHERE job_id = %s", (jobs[-1],))
+    assert Reconcile(link, broker).run_once().unblocked == 1
+
+
+# Records
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_a_slot_skipped_late_is_taken_back_from_the_runs_whatever_max_runs_says(link, broker, limited):
+    """maxRuns may be given later, and counts what was run before."""
+    job = make_job(link, overlap_policy="skip", max_runs=9 if limited else None)
+    make_execution(link, job, "queued")
+    Fire(link, broker, 1).run_once()
+    assert link.execute("SELECT runs FROM job_schedule WHERE job_id = %s", (job,)) == [(1,)]
+    assert release(link, broker, 2).run_once().skipped == 1
+    assert link.execute("SELECT runs FROM job_schedule WHERE job_id = %s", (job,)) == [(0,)]
+
+
+# One bad row
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE execution SET due_at = '-infinity' WHERE job_id = {}",
+        "UPDATE job_schedule SET next_slot = 'infinity' WHERE job_id = {}",
+        "UPDATE job_schedule SET last_slot = '0044-03-15 BC' WHERE job_id = {}",
+        "UPDATE job SET schedule = 'gibberish' WHERE id = {}",
+        "INSERT INTO dead_letter (id, project_id, job_id, trigger, scheduled_for, attempt, retry_count, queue, "
+        "failed_at) SELECT id, 1, job_id, 'manual', now(), 1, 0, 'default', now() FROM execution "
+        "WHERE job_id = {} AND trigger = 'redrive'",
+    ],
+)
+def test_a_damaged_row_holds_up_no_other(link, broker, damage):
+    healthy = []
+    bad = make_job(link, overlap_policy="skip", max_runs=9, due=None)
+    make_execution(link, bad, "queued")
+    for trigger in ("schedule", "redrive"):
+        healthy.append(make_execution(link, make_job(link, due=None), "pending"))
+        make_execution(link, bad, "pending", trigger=f"'{trigger}'")
+    last = make_execution(link, make_job(link, due=None), "pending", queue="'default.low'", priority=1)
+    link.execute(damage.format(bad))
+    dispatch = release(link, broker)
+    for _ in range(3):
+        dispatch.run_once()
+    assert {*healthy, last} <= set(broker.take(["default"], 10) + broker.take(["default"], 10))
+    waiting = "SELECT count(*) FROM execution WHERE state = 'pending' AND due_at <= clock_timestamp()"
+    assert link.execute(waiting) == [(0,)]
+
+
+def test_only_the_execution_at_fault_is_set_aside_when_another_poller_comes_between(
+    link, second, broker, monkeypatch
+):
+    job = make_job(link, overlap_policy="skip", due=None)
+    make_execution(link, job, "queued")
+    bad = make_execution(
+        link, job, "pending", trigger="'redrive'", due_at="clock_timestamp() - interval '1 s'"
+    )
+    good = make_execution(link, make_job(link, due=None), "pending")
+    link.execute(
+        "INSERT INTO dead_letter (id, project_id, job_id, trigger, scheduled_for, attempt, retry_count, queue, "
+        "failed_at) VALUES (%s, 1, %s, 'manual', now(), 1, 0, 'default', now())",
+        (bad, job),
+    )
+    transaction = Link.transaction
+    other = release(second, broker)
+
+    @contextmanager
+    def and_the_other_poller(self):
+        try:
+            with transaction(self) as cursor:
+                yield cursor
+        except Exception:
+            if self is link:
+                other.run_once()
+            raise
+
+    monkeypatch.setattr(Link, "transaction", and_the_other_poller)
+    for _ in range(3):
+        release(link, broker).run_once()
+    later = "SELECT due_at > clock_timestamp() + interval '50 min' FROM execution WHERE id = %s"
+    assert link.execute(later, (bad,)) == [(True,)]
+    assert link.execute("SELECT state FROM execution WHERE id = %s", (good,)) == [("queued",)]
+
+
+# Plans
+
+
+def test_many_rows_of_one_priority_are_not_read_for_all_the_others(link):
+    """The planner took the index on due times, and read all that waits once for each priority."""
+    job = make_job(link, due=None)
+    link.execute(
+        "INSERT INTO execution (project_id, job_id, trigger, scheduled_for, due_at, state, priority, pool, queue) "
+        "SELECT 1, %s, 'redrive', now(), now(), 'pending', 5, 'default', 'default' FROM generate_series(1, 20000)",
+        (job,),
+    )
+    link.execute("ANALYZE execution")
+    try:
+        plan = "\n".join(
+            row[0]
+            for row in link.execute(
+                "EXPLAIN " + releasing._LOCK_DUE, {"queue": "default", "room": 100, "without": []}
+            )
+        )
+        assert "execution_waiting" in plan, plan
+        began = time.monotonic()
+        assert firing.next_due_in(link) is None
+        assert time.monotonic() - began < 0.5
+    finally:
+        link.execute("DELETE FROM execution")
+        link.execute("ANALYZE execution")
+
+
+def test_a_look_at_what_is_overdue_reads_one_row_with_statistics_of_yesterday(link):
+    for _ in range(50):
+        make_job(link)
+    link.execute("ANALYZE job_schedule")
+    link.execute("UPDATE job_schedule SET next_execution_time = clock_timestamp() + interval '1 day'")
+    began = firing.database_clock(link)
+    assert not firing.is_overdue(link, began)
+    link.execute("SET enable_seqscan = off")
+    plan = "\n".join(
+        row[0]
+        for row in link.execute(
+            "EXPLAIN SELECT (SELECT min(next_execution_time) FROM job_schedule) <= %s", (began,)
+        )
+    )
+    assert "Limit" in plan, plan
+    assert "job_schedule_due" in plan, plan
