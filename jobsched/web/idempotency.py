@@ -49,12 +49,14 @@ class Once:
         # All of the body first: a transaction does not wait for a slow caller.
         fingerprint = _fingerprint(read_bytes(max_body))
         with _after_commit(), self._keys.transaction():
-            if not self._keys.lock(key):
-                detail = f"A request with this {KEY} is still running. Repeat yours when it is over."
-                raise RequestRefused(409, "idempotency_in_progress", detail)
+            running = not self._keys.lock(key)
+            # Also where the lock is taken: a repetition that is being answered holds it, too.
             kept = self._keys.find(key)
             if kept is not None:
                 return _replay(kept, fingerprint)
+            if running:
+                detail = f"A request with this {KEY} is still running. Repeat yours when it is over."
+                raise RequestRefused(409, "idempotency_in_progress", detail)
             response = act()
             if not 200 <= response.status_code < 300:
                 raise Undo

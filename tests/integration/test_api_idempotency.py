@@ -179,6 +179,21 @@ def test_while_the_first_is_running_a_repetition_is_refused_at_once(api: Api, da
     assert counts(api) == (2, 2)
 
 
+def test_repetitions_do_not_refuse_each_other_once_the_first_is_done(api: Api, database_url: str) -> None:
+    first = post(api)
+    answers: list[TestResponse] = []
+    threads = [threading.Thread(target=lambda: answers.append(post(api))) for _ in range(3)]
+    with psycopg.connect(database_url) as beside:
+        beside.execute("LOCK TABLE idempotency_key IN ACCESS EXCLUSIVE MODE")
+        for thread in threads:
+            thread.start()
+        # All of them stand where one would hold the key against the others.
+        eventually(lambda: _equal(api.sql(f"SELECT count(*) {_WAITING}"), [(3,)]))
+    for thread in threads:
+        thread.join()
+    assert [(answer.status_code, answer.data) for answer in answers] == [(201, first.data)] * 3
+
+
 def test_a_connection_that_dies_inside_leaves_nothing(api: Api, database_url: str) -> None:
     with inside(api, database_url) as answers:
         api.sql(f"SELECT pg_terminate_backend(pid) {_WAITING}")
