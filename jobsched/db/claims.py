@@ -130,10 +130,10 @@ HISTORY_COLUMNS = """id, project_id, job_id, trigger, scheduled_for, due_at, que
     job_version, redrive_of"""
 
 # The end of an execution lets go the one that its job's overlap policy has blocked. Nobody waits for a lock here:
-# whom this misses, a poller finds (recovery.unblock).
+# whom this misses, a poller finds (recovery.unblock). IS TRUE as above: else every finish reads all that is blocked.
 UNBLOCK = """unblocked AS (
     UPDATE execution b SET state = 'pending'
-    WHERE b.state = 'blocked' AND b.id = ANY(ARRAY(
+    WHERE (b.state = 'blocked') IS TRUE AND b.id = ANY(ARRAY(
         SELECT w.id FROM (SELECT DISTINCT job_id FROM gone) AS g, LATERAL (
             SELECT id FROM execution
             WHERE state = 'blocked' AND job_id = g.job_id AND id NOT IN (SELECT id FROM gone)

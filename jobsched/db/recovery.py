@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jobsched.db.claims import HISTORY_COLUMNS, UNBLOCK, in_halves
-from jobsched.db.connection import Link
+from jobsched.db.connection import Link, Row
 from jobsched.domain.retry import POISON_LOSSES
 from jobsched.errors import DatabaseRefused
 from jobsched.log import get_logger
@@ -110,31 +110,25 @@ SELECT (SELECT count(*) FROM retried), (SELECT count(*) FILTER (WHERE final = 'f
     (SELECT count(*) FILTER (WHERE final = 'cancelled') FROM gone)
 """
 
-# Whose job is free, or does not block any more. The end of an execution lets go whom it blocks by itself, except
-# where both happened in the same instant. A subquery with a LIMIT of its own is one look into the index for each,
-# where NOT EXISTS may become a scan of the table.
-_UNBLOCK = """
-WITH looked_at AS MATERIALIZED ({which}), free AS MATERIALIZED (
-    SELECT w.id FROM looked_at w LEFT JOIN job j ON j.id = w.job_id
-    WHERE j.overlap_policy IS DISTINCT FROM 'queue' OR (
-        SELECT true FROM execution o
-        WHERE o.job_id = w.job_id AND o.state IN ('queued', 'running', 'retrying') LIMIT 1) IS NULL
-), unblocked AS (
-    UPDATE execution b SET state = 'pending'
-    WHERE b.state = 'blocked' AND b.id = ANY(ARRAY(
-        SELECT id FROM execution WHERE id = ANY(ARRAY(SELECT id FROM free)) AND (state = 'blocked') IS TRUE
-        FOR UPDATE SKIP LOCKED))
-    RETURNING b.id
-)
-SELECT (SELECT count(*) FROM unblocked), (SELECT count(*) FROM looked_at), (SELECT max(job_id) FROM looked_at)
+# The end of an execution lets go whom it blocks by itself, except where both happened in the same instant.
+_BLOCKED_PAGE = """
+SELECT id, job_id FROM execution WHERE state = 'blocked' AND job_id > %(after)s ORDER BY job_id LIMIT %(limit)s
 """
-_UNBLOCK_PAGE = _UNBLOCK.format(
-    which="SELECT id, job_id FROM execution WHERE state = 'blocked' AND job_id > %(after)s "
-    "ORDER BY job_id LIMIT %(limit)s"
-)
-_UNBLOCK_OF = _UNBLOCK.format(
-    which="SELECT id, job_id FROM execution WHERE state = 'blocked' AND job_id = ANY(%(jobs)s)"
-)
+_BLOCKED_OF = "SELECT id, job_id FROM execution WHERE state = 'blocked' AND job_id = ANY(%(jobs)s)"
+
+# The ids as values, not as a join: so the planner knows which of the jobs have many executions and which have few.
+_BLOCKING = """
+SELECT DISTINCT e.job_id FROM execution e JOIN job j ON j.id = e.job_id
+WHERE e.job_id = ANY(%(jobs)s) AND j.id = ANY(%(jobs)s) AND e.state IN ('queued', 'running', 'retrying')
+  AND j.overlap_policy = 'queue'
+"""
+
+_UNBLOCK = """
+UPDATE execution SET state = 'pending'
+WHERE (state = 'blocked') IS TRUE AND id = ANY(ARRAY(
+    SELECT id FROM execution WHERE id = ANY(%(ids)s) AND (state = 'blocked') IS TRUE FOR UPDATE SKIP LOCKED))
+RETURNING id
+"""
 
 _QUEUED_QUEUES = """
 WITH RECURSIVE q AS (
@@ -211,8 +205,8 @@ def unblock(link: Link, after: int = 0, limit: int = 10_000) -> tuple[int, int]:
 
     Returns how many, and where the next call is to begin: 0 when the last one was seen.
     """
-    count, seen, last = link.execute(_UNBLOCK_PAGE, {"after": after, "limit": limit})[0]
-    return count, last if seen == limit else 0
+    page = link.execute(_BLOCKED_PAGE, {"after": after, "limit": limit})
+    return _unblock(link, page), page[-1][1] if len(page) == limit else 0
 
 
 def unblock_of(link: Link, jobs: Sequence[int]) -> int:
@@ -220,8 +214,16 @@ def unblock_of(link: Link, jobs: Sequence[int]) -> int:
 
     For whoever has blocked them, once that is committed: what occupied the job may have ended meanwhile.
     """
-    count: int = link.execute(_UNBLOCK_OF, {"jobs": list(jobs)})[0][0]
-    return count
+    return _unblock(link, link.execute(_BLOCKED_OF, {"jobs": list(jobs)}))
+
+
+def _unblock(link: Link, blocked: Sequence[Row]) -> int:
+    """Let those of ``blocked`` (id, job) go whose job is free, or does not block any more."""
+    if not blocked:
+        return 0
+    blocking = {row[0] for row in link.execute(_BLOCKING, {"jobs": [job for _id, job in blocked]})}
+    free = [i for i, job in blocked if job not in blocking]
+    return len(link.execute(_UNBLOCK, {"ids": free})) if free else 0
 
 
 def queued_queues(link: Link) -> list[str]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from jobsched.db.claims import HISTORY_COLUMNS
 from jobsched.db.connection import Cursor, Link
-from jobsched.domain.overlap import Occupancy, OverlapPolicy
+from jobsched.domain.overlap import FREE, Occupancy, OverlapPolicy
 
 
 class Waiting(NamedTuple):
@@ -68,13 +68,12 @@ SELECT job_id FROM job_schedule WHERE job_id = ANY(%s) ORDER BY job_id FOR UPDAT
 """
 
 # Again a statement of its own: its snapshot sees what the last holder of the lock has done.
-_CONTESTED = """
-SELECT j.id, j.overlap_policy, j.max_runs IS NOT NULL,
-    COALESCE(bool_or(e.state IN ('queued', 'running', 'retrying')), false),
-    COALESCE(bool_or(e.state = 'blocked'), false)
-FROM job j LEFT JOIN execution e ON e.job_id = j.id AND e.state <> 'pending'
-WHERE j.id = ANY(%s) GROUP BY j.id
+# Not joined: with the ids as values the planner knows which of the jobs have many executions and which have few.
+_OCCUPANCIES = """
+SELECT job_id, bool_or(state <> 'blocked'), bool_or(state = 'blocked')
+FROM execution WHERE job_id = ANY(%s) AND state <> 'pending' GROUP BY job_id
 """
+_POLICIES = "SELECT id, overlap_policy, max_runs IS NOT NULL FROM job WHERE id = ANY(%s)"
 
 _QUEUE = "UPDATE execution SET state = 'queued', queued_at = clock_timestamp() WHERE id = ANY(%s)"
 _BLOCK = "UPDATE execution SET state = 'blocked' WHERE id = ANY(%s)"
@@ -82,7 +81,7 @@ _PUSH_ASIDE = "UPDATE execution SET due_at = clock_timestamp() + make_interval(s
 
 _LET_GO = """
 UPDATE execution SET state = 'pending'
-WHERE state = 'blocked' AND id = ANY(ARRAY(
+WHERE (state = 'blocked') IS TRUE AND id = ANY(ARRAY(
     SELECT id FROM execution WHERE state = 'blocked' AND job_id = ANY(%s) FOR UPDATE SKIP LOCKED))
 RETURNING job_id
 """
@@ -143,10 +142,14 @@ def lock_jobs(cursor: Cursor, jobs: Sequence[int]) -> list[Contested]:
     """Lock the schedules of ``jobs`` that nobody else holds, and say what these jobs have at the moment."""
     cursor.execute(_LOCK_SCHEDULES, (list(jobs),))
     locked = [row[0] for row in cursor.fetchall()]
-    cursor.execute(_CONTESTED, (locked,))
+    if not locked:
+        return []
+    cursor.execute(_OCCUPANCIES, (locked,))
+    occupancies = {job: Occupancy(*seen) for job, *seen in cursor.fetchall()}
+    cursor.execute(_POLICIES, (locked,))
     return [
-        Contested(job, policy, Occupancy(occupied, blocked), limited)
-        for job, policy, limited, occupied, blocked in cursor.fetchall()
+        Contested(job, policy, occupancies.get(job, FREE), limited)
+        for job, policy, limited in cursor.fetchall()
     ]
 
 

@@ -328,3 +328,51 @@ def test_a_look_at_what_is_overdue_reads_one_row_with_statistics_of_yesterday(li
     )
     assert "Limit" in plan, plan
     assert "job_schedule_due" in plan, plan
+
+
+def test_a_finish_does_not_read_all_that_is_blocked_with_statistics_that_know_of_none(link):
+    job = make_job(link, due=None)
+    worker, execution = running(link, job)
+    link.execute("ANALYZE execution")
+    link.execute(
+        "INSERT INTO execution (project_id, job_id, trigger, scheduled_for, due_at, state, priority, pool, queue) "
+        "SELECT 1, %s + n, 'manual', now(), now(), 'blocked', 5, 'default', 'default' FROM generate_series(1, 20000) n",
+        (job,),
+    )
+    ended = claims._as_json([Ended(execution, 1, "succeeded", 0.0, 1.0, 3)])
+    try:
+        for statement, parameters in [
+            (claims._FINISH, {"ended": ended, "worker": worker, "worker_name": "w"}),
+            (recovery._UNBLOCK, {"ids": [execution]}),
+            (releasing._LET_GO, ([job],)),
+        ]:
+            plan = "\n".join(row[0] for row in link.execute("EXPLAIN (ANALYZE) " + statement, parameters))
+            removed = [int(line.split()[-1]) for line in plan.splitlines() if "Rows Removed by" in line]
+            assert max(removed, default=0) < 100, plan
+            assert "Seq Scan on execution" not in plan, plan
+    finally:
+        link.execute("DELETE FROM execution")
+        link.execute("ANALYZE execution")
+
+
+def test_the_backlog_of_one_job_is_not_read_to_decide_about_another(link):
+    flooded, calm = make_job(link, due=None), make_job(link, overlap_policy="queue", due=None)
+    make_execution(link, calm, "queued")
+    link.execute(
+        "INSERT INTO execution (project_id, job_id, trigger, scheduled_for, due_at, state, priority, pool, queue) "
+        "SELECT 1, %s, 'manual', now(), now(), 'pending', 5, 'default', 'default' FROM generate_series(1, 20000)",
+        (flooded,),
+    )
+    link.execute("ANALYZE execution")
+    try:
+        for statement, parameters in [
+            (releasing._OCCUPANCIES, ([calm],)),
+            (firing._OCCUPANCIES, ([calm],)),
+            (recovery._BLOCKING, {"jobs": [calm]}),
+        ]:
+            plan = "\n".join(row[0] for row in link.execute("EXPLAIN " + statement, parameters))
+            assert "execution_slot" in plan, plan
+            assert "Seq Scan on execution" not in plan, plan
+    finally:
+        link.execute("DELETE FROM execution")
+        link.execute("ANALYZE execution")
