@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from jobsched import clock
 from jobsched.db import firing, recovery, releasing
 from jobsched.db.connection import Cursor, Link
 from jobsched.db.releasing import Waiting
@@ -24,6 +25,9 @@ _LOCKED_FIRST = 0.02
 
 #: Seconds by which an execution that Postgres refuses to move is pushed aside.
 ASIDE = 3600.0
+
+#: One look spends about so many seconds on a queue: what else is due must not wait for a flood.
+_QUEUE_SECONDS = 0.25
 
 log = get_logger()
 
@@ -111,7 +115,10 @@ class Release:
 
     def _release(self, queue: str, room: int, done: _Round) -> None:
         handled, size = 0, BATCH
+        until = clock.monotonic() + _QUEUE_SECONDS
         while room > handled:
+            if clock.monotonic() > until:
+                break
             limit = min(size, room - handled)
             try:
                 fates = self._together(queue, limit, done) if limit > 1 else self._alone(queue, done)
@@ -133,7 +140,7 @@ class Release:
                 done.more = True
             if not self._push(queue, fates.queue):
                 return
-        # The room was not used up by what was skipped: somebody may wait for it.
+        # The time is over, or what was skipped has not used up the room: somebody may wait for it.
         done.more = done.more or room > 0
 
     def _together(self, queue: str, limit: int, done: _Round) -> _Fates | None:

@@ -15,9 +15,10 @@ from jobsched.callback.model import Result
 from jobsched.callback.request import Sign
 from jobsched.config import Settings, load_settings
 from jobsched.db import claims, workers
-from jobsched.db.claims import Claimed
+from jobsched.db.claims import Claimed, Recorded
 from jobsched.db.connection import Link
 from jobsched.db.instance import current_incarnation
+from jobsched.db.notify import CHANNEL
 from jobsched.db.vault import Vault
 from jobsched.domain.outcome import Ending
 from jobsched.errors import DatabaseError, DatabaseRefused, SecretsUnreadable
@@ -124,7 +125,6 @@ class _Single:
             ended.age = clock.monotonic() - ended_at
             try:
                 recorded = claims.finish(self._link, self._id, self._name, [ended])
-                return recorded[0].state if recorded else None
             except DatabaseRefused as error:
                 if ended.error_code == "unrecordable":
                     raise  # recovery takes over
@@ -135,6 +135,18 @@ class _Single:
                     raise
                 log.warning("recording_postponed", outcomes=1, error=str(error))
                 self._done.wait(0.5)
+            else:
+                break
+        self._wake_pollers(recorded)
+        return recorded[0].state if recorded else None
+
+    def _wake_pollers(self, recorded: list[Recorded]) -> None:
+        """Tell of a retry that is due before they look again, or of an execution whose job is free now."""
+        if any(one.due_in is not None and one.due_in < self._settings.poll_interval for one in recorded):
+            try:
+                self._link.execute(f"NOTIFY {CHANNEL}")
+            except DatabaseError as error:
+                log.debug("notify_failed", error=str(error))  # it is found at the next look
 
     def _beat(self) -> None:
         link = Link(self._settings.need_database_url(), "rq-beat")

@@ -16,6 +16,7 @@ from jobsched.poller.reconcile import Reconcile
 from jobsched.poller.release import Release
 from jobsched.queue.broker import Broker
 from jobsched.queue.connection import connect
+from jobsched.worker import tasks
 from tests.integration.factories import make_execution, make_job, make_worker
 from tests.integration.stored import Stored
 
@@ -134,6 +135,22 @@ def test_a_cancel_found_at_the_claim_wakes_the_pollers_for_whom_it_lets_go(link,
     listener = Listener(database_url, "listen")
     assert listener._link.raw
     assert claims.claim(link, make_worker(link), [first]) == []
+    assert states(link, job) == ["pending"]
+    assert listener.wait()
+    listener.close()
+
+
+def test_a_stock_worker_wakes_the_pollers_for_whom_its_execution_has_blocked(
+    link, database_url, redis_url, monkeypatch
+):
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    job = make_job(link, overlap_policy="queue", due=None, api="http://127.0.0.1:1/", max_retry_count=0)
+    first = make_execution(link, job, "queued")
+    make_execution(link, job, "blocked")
+    listener = Listener(database_url, "listen")
+    assert listener._link.raw
+    assert tasks.deliver(first) == "failed"
     assert states(link, job) == ["pending"]
     assert listener.wait()
     listener.close()
