@@ -97,6 +97,7 @@ def read_bytes(limit: int = MAX_BODY_BYTES) -> bytes:
         raise _ended_early() from None
     if len(raw) > limit:
         raise _too_large(limit)
+    _check_whole(len(raw))
     g.body = raw
     return raw
 
@@ -115,10 +116,17 @@ def read_chunks(limit: int) -> Iterator[bytes]:
             if size > limit:
                 raise _too_large(limit)
             yield chunk
+        _check_whole(size)
     except RequestEntityTooLarge:
         raise _too_large(limit) from None
     except _BROKEN:
         raise _ended_early() from None
+
+
+def _check_whole(size: int) -> None:
+    """Refuse a body shorter than its Content-Length: gunicorn takes a connection that ended or stalls for its end."""
+    if request.content_length is not None and size < request.content_length:
+        raise _ended_early()
 
 
 def _ended_early() -> RequestRefused:

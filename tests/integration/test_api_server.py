@@ -19,6 +19,8 @@ import sys, time
 from flask import Flask, request
 from jobsched import log
 from jobsched.config import Settings
+from jobsched.web import errors
+from jobsched.web.body import read_bytes, read_chunks
 from jobsched.web.server import serve
 
 def make():
@@ -26,6 +28,13 @@ def make():
     @app.route("/", methods=["GET", "POST"])
     def root():
         return {"bytes": len(request.get_data())}
+    @app.post("/body")
+    def body():
+        return {"bytes": len(read_bytes())}
+    @app.post("/chunks")
+    def chunks():
+        return {"bytes": sum(map(len, read_chunks(1000)))}
+    errors.register(app)
     @app.get("/slow")
     def slow():
         print("slow", flush=True)
@@ -113,6 +122,15 @@ def test_what_is_no_request_gets_a_problem_document_too(port: int) -> None:
         problem = json.loads(body)
         assert problem["status"] == status
         assert f"X-Request-Id: {problem['requestId']}".encode() in head
+
+
+@pytest.mark.parametrize("path", ["/body", "/chunks"])
+def test_a_body_that_ends_before_its_announced_length_is_refused(port: int, path: str) -> None:
+    for sent, status in [(b"x" * 10, 200), (b"x" * 9, 400), (b"", 400)]:
+        request = b"POST %b HTTP/1.1\r\nContent-Length: 10\r\n%b\r\n%b" % (path.encode(), HEAD, sent)
+        head, body = send(port, request)
+        assert head.startswith(b"HTTP/1.1 %d" % status), head
+        assert (b"invalid_body" in body) == (status == 400)
 
 
 def test_idle_connections_take_no_threads(port: int) -> None:
