@@ -117,11 +117,10 @@ SELECT id, job_id FROM execution WHERE state = 'blocked' AND job_id > %(after)s 
 _BLOCKED_OF = "SELECT id, job_id FROM execution WHERE state = 'blocked' AND job_id = ANY(%(jobs)s)"
 
 # The ids as values, not as a join: so the planner knows which of the jobs have many executions and which have few.
-_BLOCKING = """
-SELECT DISTINCT e.job_id FROM execution e JOIN job j ON j.id = e.job_id
-WHERE e.job_id = ANY(%(jobs)s) AND j.id = ANY(%(jobs)s) AND e.state IN ('queued', 'running', 'retrying')
-  AND j.overlap_policy = 'queue'
+_OCCUPIED = """
+SELECT DISTINCT job_id FROM execution WHERE job_id = ANY(%(jobs)s) AND state IN ('queued', 'running', 'retrying')
 """
+_BLOCKING = "SELECT id FROM job WHERE id = ANY(%(jobs)s) AND overlap_policy = 'queue'"
 
 _UNBLOCK = """
 UPDATE execution SET state = 'pending'
@@ -221,8 +220,9 @@ def _unblock(link: Link, blocked: Sequence[Row]) -> int:
     """Let those of ``blocked`` (id, job) go whose job is free, or does not block any more."""
     if not blocked:
         return 0
-    blocking = {row[0] for row in link.execute(_BLOCKING, {"jobs": [job for _id, job in blocked]})}
-    free = [i for i, job in blocked if job not in blocking]
+    jobs = {"jobs": [job for _id, job in blocked]}
+    blocking = set(link.execute(_OCCUPIED, jobs)) & set(link.execute(_BLOCKING, jobs))
+    free = [i for i, job in blocked if (job,) not in blocking]
     return len(link.execute(_UNBLOCK, {"ids": free})) if free else 0
 
 

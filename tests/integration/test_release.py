@@ -385,7 +385,7 @@ def test_the_backlog_of_one_job_is_not_read_to_decide_about_another(link):
         for statement, parameters in [
             (releasing._OCCUPANCIES, ([calm],)),
             (firing._OCCUPANCIES, ([calm],)),
-            (recovery._BLOCKING, {"jobs": [calm]}),
+            (recovery._OCCUPIED, {"jobs": [calm]}),
         ]:
             plan = "\n".join(row[0] for row in link.execute("EXPLAIN " + statement, parameters))
             assert "execution_slot" in plan, plan
