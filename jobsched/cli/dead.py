@@ -16,7 +16,7 @@ from jobsched.cli.connection import (
     time_options,
     wait_timeout_option,
 )
-from jobsched.cli.errors import FAILED
+from jobsched.cli.errors import FAILED, NOT_FOUND
 from jobsched.cli.fields import Given, payload_value
 from jobsched.cli.output import print_json, print_more
 from jobsched.cli.text import count
@@ -106,15 +106,16 @@ def redrive(
         accepted = client.dead_letters.redrive(
             **chosen, rate_per_second=rate, idempotency_key=idempotency_key, **extra
         )
-        if wait:
-            return _wait(client, accepted["id"], timeout, as_json)
+        found = _all_found(ids, accepted["matched"])
+        if wait and accepted["matched"]:
+            return _wait(client, accepted["id"], timeout, as_json) or found
     if as_json:
         print_json(accepted)
-        return 0
+        return found
     click.echo(f"Redrive {accepted['id']}: {count(accepted['matched'], 'dead letter')} to run again.")
     if accepted["matched"]:
         click.echo(f"See how far it is with: jobsched dead progress {accepted['id']}")
-    return 0
+    return found
 
 
 @dead.command()
@@ -140,7 +141,7 @@ def progress(id: int, wait: bool, timeout: float | None, as_json: bool) -> int:
 @json_option
 def discard(
     ids: tuple[int, ...], yes: bool, idempotency_key: str | None, as_json: bool, **filters: Any
-) -> None:
+) -> int:
     """Throw dead letters away for good, chosen by ID, by filter, or --all."""
     chosen = _chosen(ids, filters)
     # Ids were named one by one; a filter may match more than its author thinks. A script is not asked.
@@ -152,6 +153,16 @@ def discard(
         print_json(answer)
     else:
         click.echo(f"Discarded {count(answer['discarded'], 'dead letter')}.")
+    return _all_found(ids, answer["discarded"])
+
+
+def _all_found(ids: tuple[int, ...], found: int) -> int:
+    """The exit code after ids were named: whoever names what is not there is told."""
+    missing = len(set(ids)) - found
+    if missing <= 0:
+        return 0
+    click.echo(f"{missing} of the ids named no dead letter, or one that was redriven or discarded.", err=True)
+    return NOT_FOUND
 
 
 def _wait(client: "Client", id: int, timeout: float | None, as_json: bool) -> int:
@@ -177,10 +188,10 @@ def _wait(client: "Client", id: int, timeout: float | None, as_json: bool) -> in
 
 
 def _told(progress: "RedriveProgress") -> str:
-    failed = f", {progress['failed']} did not succeed" if progress["failed"] else ""
+    failed = f"{progress['failed']} did not succeed" if progress["failed"] else "none failed"
     return (
         f"Redrive {progress['id']} is {progress['state']}: "
-        f"{progress['done']} of {progress['matched']} ended{failed}."
+        f"{progress['done']} of {progress['matched']} ended, {failed}."
     )
 
 

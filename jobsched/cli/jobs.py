@@ -25,7 +25,7 @@ from jobsched.cli.output import print_json, print_more
 from jobsched.cli.text import one_line
 from jobsched.cli.views import (
     print_execution,
-    print_executions,
+    print_history,
     print_job,
     print_jobs,
     print_upcoming,
@@ -217,7 +217,7 @@ def history(id: int, as_json: bool, **filters: Any) -> None:
     if as_json:
         print_json(page)
         return
-    print_executions(page["items"])
+    print_history(page["items"])
     print_more(page)
 
 

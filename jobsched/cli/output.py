@@ -178,9 +178,9 @@ def print_note(text: str) -> None:
 
 
 def print_more(page: Mapping[str, Any]) -> None:
-    """Say, where a person is looking, how to see what comes after this page."""
-    if page.get("nextCursor") and on_terminal():
-        click.echo(f"\nMore: repeat with --cursor {one_line(page['nextCursor'])}")
+    """Say how to see what comes after this page; beside the output where a program may read that."""
+    if page.get("nextCursor"):
+        click.echo(f"\nMore: repeat with --cursor {one_line(page['nextCursor'])}", err=not on_terminal())
 
 
 def _console() -> "Console":

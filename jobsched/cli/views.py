@@ -47,6 +47,16 @@ _EXECUTION_COLUMNS = (
     Column("ATTEMPT", number=True),
     Column("RESULT", gives_way=True),
 )
+#: Of one job: that one waited for another is seen from when it started.
+_HISTORY_COLUMNS = (
+    Column("ID", number=True),
+    Column("STATE"),
+    Column("TRIGGER"),
+    Column("SCHEDULED FOR"),
+    Column("STARTED"),
+    Column("TOOK", number=True),
+    Column("RESULT", gives_way=True),
+)
 _DEAD_COLUMNS = (
     Column("ID", number=True),
     Column("JOB", number=True),
@@ -96,6 +106,8 @@ def print_job(job: Row) -> None:
         "target": f"{one_line(job.get('method'))} {one_line(job.get('api'))}",
         "active": Cell("yes", "green") if job.get("isActive") else Cell("no, paused", "yellow"),
     }
+    if job.get("isActive") and job.get("nextExecutionTime") is None:
+        pairs["nextExecutionTime"] = "none: no slot is left"
     for name, value in job.items():
         if name in _JOB_DETAILS_APART or name in pairs or value in (None, [], ""):
             continue
@@ -121,6 +133,24 @@ def say_done(job: Row, verb: str, as_json: bool) -> None:
     next_run = job.get("nextExecutionTime")
     when = f" Next run: {full_moment(next_run)}." if next_run and job.get("isActive") else ""
     click.echo(f"{verb} job {job['id']}{label}.{when}")
+
+
+def print_history(executions: Iterable[Row]) -> None:
+    """A table of the executions of one job."""
+    now = datetime.now(UTC)
+    rows: list[list[Value]] = [
+        [
+            run.get("id"),
+            state(run.get("state")),
+            run.get("trigger"),
+            moment(run.get("scheduledFor"), now),
+            moment(run.get("startedAt"), now),
+            duration(run.get("executionDurationMs")),
+            _result(run),
+        ]
+        for run in executions
+    ]
+    print_table(_HISTORY_COLUMNS, rows, "No executions.")
 
 
 def print_executions(executions: Iterable[Row]) -> None:

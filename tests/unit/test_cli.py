@@ -186,6 +186,15 @@ def test_a_terminal_gets_relative_times_and_no_line_is_too_long(api, run, termin
     assert all(len(line) <= 80 for line in lines)
 
 
+def test_the_history_of_a_job_tells_when_each_run_started(api, run, terminal):
+    waited = EXECUTION | {"scheduledFor": "2000-01-01T00:00:00Z", "startedAt": "2001-01-01T00:00:00Z"}
+    api.answer("GET", "/api/v1/jobs/7/executions", {"items": [waited]})
+    lines = run("jobs", "history", "7").stdout.splitlines()
+    assert lines[0].split() == ["ID", "STATE", "TRIGGER", "SCHEDULED", "FOR", "STARTED", "TOOK", "RESULT"]
+    assert lines[1].split()[3:5] == ["2000-01-01", "2001-01-01"]
+    assert all(len(line) <= 80 for line in lines)
+
+
 def test_what_a_target_answered_cannot_command_the_terminal(api, run, terminal):
     api.answer("GET", "/api/v1/executions/1201", EXECUTION)
     result = run("executions", "show", "1201")

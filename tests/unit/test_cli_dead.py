@@ -81,7 +81,7 @@ def test_a_redrive_is_waited_for_and_exits_by_its_outcome(api, run):
     result = run("dead", "redrive", "--all", "--wait")
     assert (result.exit_code, result.stdout, result.stderr) == (
         0,
-        "Redrive 3 is finished: 2 of 2 ended.\n",
+        "Redrive 3 is finished: 2 of 2 ended, none failed.\n",
         "",
     )
     api.answer("GET", "/api/v1/dead-letters/redrives/3", progress(2, failed=1))
@@ -94,7 +94,7 @@ def test_a_redrive_is_waited_for_and_exits_by_its_outcome(api, run):
 
 def test_progress_is_shown_and_waiting_for_it_ends_with_its_timeout(api, run):
     api.answer("GET", "/api/v1/dead-letters/redrives/3", progress(1))
-    assert run("dead", "progress", "3").stdout == "Redrive 3 is running: 1 of 2 ended.\n"
+    assert run("dead", "progress", "3").stdout == "Redrive 3 is running: 1 of 2 ended, none failed.\n"
     assert json.loads(run("dead", "progress", "3", "--json").stdout) == progress(1)
     result = run("dead", "progress", "3", "--wait", "--timeout", "0.1")
     assert (result.exit_code, result.stderr) == (
@@ -106,4 +106,9 @@ def test_progress_is_shown_and_waiting_for_it_ends_with_its_timeout(api, run):
 
 def test_a_redrive_of_nothing_says_so(api, run):
     api.answer("POST", "/api/v1/dead-letters/redrive", {"id": 3, "matched": 0}, 202)
-    assert run("dead", "redrive", "5").stdout == "Redrive 3: 0 dead letters to run again.\n"
+    for extra in ([], ["--wait"]):
+        result = run("dead", "redrive", "5", *extra)
+        assert result.stdout == "Redrive 3: 0 dead letters to run again.\n"
+        assert "1 of the ids named no dead letter" in result.stderr
+        assert result.exit_code == 4
+    assert run("dead", "redrive", "--all").exit_code == 0
