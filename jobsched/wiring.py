@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 #: Seconds that a starting process waits for its servers and the schema.
 WAIT_SECONDS = 60.0
 
+#: What is said of a target that is refused.
+_ONLY_PUBLIC = "Callbacks reach public addresses only; an operator can allow others with JOBSCHED_ALLOW_TARGETS."
+
 #: The one project there is until projects can be made.
 PROJECT = 1
 
@@ -71,7 +74,8 @@ def make_app(settings: Settings) -> "Flask":
         if (reason := check_url(target)) is not None:
             return reason
         address = literal_address(parse_url(target).host)
-        return guard.check_address(str(address)) if address is not None else None
+        reason = guard.check_address(str(address)) if address is not None else None
+        return reason and f"{reason} {_ONLY_PUBLIC}"
 
     def check_current_schema() -> None:
         with schema_lock, schema_link.transaction() as cursor:

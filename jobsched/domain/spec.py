@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from jobsched.clock import rfc3339
 from jobsched.domain import spec_rules as rules
-from jobsched.domain.json_text import pointer
+from jobsched.domain.json_text import compact, pointer
 from jobsched.domain.schedule import Schedule, parse_schedule
 from jobsched.domain.spec_fields import JobCreate, JobPatch
 from jobsched.domain.spec_rules import MASK, is_secret
@@ -191,7 +191,7 @@ def _changed_read_only(document: Mapping[str, Any], present: Mapping[str, Any]) 
     return [
         Fault(
             pointer(name),
-            f"is set by the server; leave it out or send its present value, {present.get(name)}",
+            f"is set by the server; leave it out or send its present value, {compact(present.get(name))}",
         )
         for name in READ_ONLY
         if name in document and not _same(document[name], present.get(name))
