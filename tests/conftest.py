@@ -10,8 +10,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
+from hypothesis import settings
 
-_TABLES = (
+TABLES = (
     "execution",
     "execution_history",
     "dead_letter",
@@ -47,6 +48,13 @@ def eventually(assertion: Callable[[], object], timeout: float = 10.0) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="Run the long tests in their full size.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In full size, tests of Hypothesis that leave their number of examples open try 1,000."""
+    settings.register_profile("full", max_examples=1000)
+    if config.getoption("--full"):
+        settings.load_profile("full")
 
 
 @pytest.fixture(scope="session")
@@ -117,7 +125,7 @@ def database_url(shared_database_url: str) -> str:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
-        for table in _TABLES:
+        for table in TABLES:
             connection.execute(f"DELETE FROM {table}")
         connection.execute("DELETE FROM project WHERE id <> 1")
         connection.execute("UPDATE instance SET epoch = NULL")

@@ -14,12 +14,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
 
+import jsonschema
 import pytest
+from openapi_spec_validator import validate as validate_openapi
 
 import jobsched
 from jobsched.config import Settings, environment_name
 from jobsched.domain import states
 from jobsched.domain.outcome import ErrorCode
+from jobsched.web.auth import OPEN_PATHS
+from jobsched.web.document import operations
+from tests.described import application, openapi_document
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -440,49 +445,33 @@ def test_documents_name_only_hosts_that_everybody_may_see() -> None:
 @pytest.fixture(scope="module")
 def app() -> Any:
     """The application on services that are never called."""
-    from jobsched.web.app import create_app
-    from jobsched.web.services import Services
+    return application()
 
-    nothing: Any = object()
-    return create_app(
-        Services(
-            settings=Settings(),
-            jobs=nothing,
-            bulk=nothing,
-            executions=nothing,
-            moves=nothing,
-            keys=nothing,
-            stats=nothing,
-            idempotency=nothing,
-            signing=nothing,
-            check_target=nothing,
-            check_schema=nothing,
-            wake=nothing,
-            rq_counts=nothing,
-            redis_fault=nothing,
-        )
-    )
+
+@pytest.fixture(scope="module")
+def document() -> Any:
+    """What ``GET /openapi.json`` answers."""
+    return openapi_document()
 
 
 #: Serve the document itself and the page made from it.
 UNDOCUMENTED = {"/openapi.json", "/docs", "/docs/style.css"}
 
 
-def test_every_route_stands_in_the_document_with_a_description(app: Any) -> None:
-    document = app.api_doc["paths"]
+def test_every_route_stands_in_the_document_with_a_description(app: Any, document: Any) -> None:
     missing = []
     for rule in app.url_map.iter_rules():
         if rule.rule in UNDOCUMENTED:
             continue
         path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
         for method in sorted(rule.methods - {"HEAD", "OPTIONS"}):
-            operation = document.get(path, {}).get(method.lower(), {})
+            operation = document["paths"].get(path, {}).get(method.lower(), {})
             if not operation.get("summary") or not operation.get("description"):
                 missing.append(f"{method} {path}")
     assert missing == []
 
 
-def test_every_route_is_described_for_people(app: Any) -> None:
+def test_every_route_is_described_for_people(document: Any) -> None:
     lines = text_of("docs", "api.md").splitlines()
 
     def told(method: str, path: str) -> bool:
@@ -495,11 +484,132 @@ def test_every_route_is_described_for_people(app: Any) -> None:
             for line in lines
         )
 
-    paths: dict[str, dict[str, Any]] = app.api_doc["paths"]
     missing = [
         f"{method.upper()} {path}"
-        for path, operations in paths.items()
-        for method in operations
+        for path, method, _ in operations(document)
         if not told(method.upper(), path)
     ]
     assert missing == []
+
+
+def test_the_document_is_valid_openapi_3_1(document: Any) -> None:
+    assert document["openapi"].startswith("3.1")
+    validate_openapi(document)
+
+
+def described_schemas(document: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and schema of whatever the document describes: fields of bodies and answers, parameters, headers."""
+    for name, schema in document["components"]["schemas"].items():
+        for field, value in schema.get("properties", {}).items():
+            yield f"{name}.{field}", value
+    for name, header in document["components"]["headers"].items():
+        yield name, header
+    for path, method, operation in operations(document):
+        for parameter in operation["parameters"]:
+            yield f"{method} {path} {parameter['name']}", parameter
+
+
+def test_every_field_has_a_description(document: Any) -> None:
+    names = [name for name, value in described_schemas(document) if not value.get("description")]
+    names += [
+        name for name, schema in document["components"]["schemas"].items() if "description" not in schema
+    ]
+    assert names == []
+
+
+def test_every_answer_is_listed_with_its_headers_and_an_example(document: Any) -> None:
+    broken = []
+    for path, method, operation in operations(document):
+        bodies = list(operation.get("requestBody", {}).get("content", {}).items())
+        for status, answer in operation["responses"].items():
+            if status == "default" or "X-Request-Id" not in answer["headers"] or not answer["description"]:
+                broken.append(f"{method} {path} {status}")
+            if ("content" in answer) == (status in {"204", "304"}):
+                broken.append(f"{method} {path} {status}: content")
+            bodies += answer.get("content", {}).items()
+        broken += [f"{method} {path} {kind}: no example" for kind, media in bodies if not media["examples"]]
+    assert broken == []
+
+
+def test_every_example_is_valid_where_it_stands(document: Any) -> None:
+    examples = document["components"]["examples"]
+    shown = set()
+    for path, method, operation in operations(document):
+        media = [*operation.get("requestBody", {}).get("content", {}).values()]
+        media += [
+            one for answer in operation["responses"].values() for one in answer.get("content", {}).values()
+        ]
+        for one in media:
+            for key in one["examples"]:
+                shown.add(key)
+                faults = faults_of(document, one["schema"], examples[key]["value"])
+                assert faults == [], f"{method} {path}: {key}"
+    assert shown == examples.keys()
+
+
+def test_examples_of_fields_and_parameters_are_valid(document: Any) -> None:
+    for name, value in described_schemas(document):
+        schema = value.get("schema", value)
+        for example in schema.get("examples", []):
+            assert faults_of(document, schema, example) == [], name
+
+
+def faults_of(document: Any, schema: Any, value: Any) -> list[str]:
+    """What is wrong with ``value`` by a schema of the document."""
+    whole = {**schema, "components": document["components"]}
+    return [fault.message for fault in jsonschema.Draft202012Validator(whole).iter_errors(value)]
+
+
+#: Fields of answers that may be missing, and why.
+LEFT_OUT = {
+    # Most problems have no faults to list.
+    "Problem.errors",
+}
+
+
+def test_answers_are_closed_and_whole(document: Any) -> None:
+    """No field but those that are described, and all of them."""
+    schemas = document["components"]["schemas"]
+    answered = [
+        media["schema"]
+        for _, _, operation in operations(document)
+        for answer in operation["responses"].values()
+        for media in answer.get("content", {}).values()
+    ]
+    seen, broken = set(), []
+    names = set(re.findall(r"#/components/schemas/(\w+)", str(answered)))
+    while names - seen:
+        name = (names - seen).pop()
+        seen.add(name)
+        schema = schemas[name]
+        names |= set(re.findall(r"#/components/schemas/(\w+)", str(schema)))
+        fields = {f"{name}.{field}" for field in schema["properties"]}
+        required = {f"{name}.{field}" for field in schema["required"]}
+        if schema.get("additionalProperties") is not False or fields - required - LEFT_OUT:
+            broken.append(name)
+    assert seen >= {"Job", "Execution", "DeadLetter", "Problem", "QueueStats"}
+    assert broken == []
+
+
+def test_every_call_but_the_open_ones_needs_a_key(document: Any) -> None:
+    open_paths = {path for path, _, operation in operations(document) if not operation["security"]}
+    assert open_paths == {"/health", "/ready"}
+    assert open_paths | UNDOCUMENTED == OPEN_PATHS
+    for _, _, operation in operations(document):
+        if operation["security"]:
+            assert operation["security"] == [{"bearer": []}]
+            assert operation["x-required-role"] in {"read", "write", "admin"}
+
+
+def test_links_lead_to_calls_by_parameters_that_they_take(document: Any) -> None:
+    by_id = {operation["operationId"]: operation for _, _, operation in operations(document)}
+    links = [
+        link
+        for operation in by_id.values()
+        for answer in operation["responses"].values()
+        for link in answer.get("links", {}).values()
+    ]
+    assert links
+    for link in links:
+        taken = {f"{one['in']}.{one['name']}" for one in by_id[link["operationId"]]["parameters"]}
+        assert link["parameters"].keys() <= taken

@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from typing import Final
+from typing import Annotated, Final
 
 from pydantic import Field
 
 from jobsched.domain import spec_rules as rules
 from jobsched.domain.schedule import LONGEST_TEXT, Schedule, parse_schedule
-from jobsched.domain.spec_fields import InstantText
+from jobsched.domain.spec_fields import InstantText, MaxRuns
 from jobsched.domain.upcoming import Bounds, Run, runs_of_new
-from jobsched.domain.validation import Input, read
+from jobsched.domain.validation import WHOLE, Input, read
 from jobsched.errors import Fault, InvalidInput, InvalidSchedule
 
 #: Runs that one call lists at most.
@@ -35,12 +35,12 @@ class PreviewIn(Input):
         examples=["Europe/Berlin"],
         json_schema_extra={"format": "time-zone"},
     )
-    n: int = Field(10, ge=1, le=MAX_RUNS, description="How many runs.")
+    n: Annotated[int, Field(ge=1, le=MAX_RUNS), WHOLE] = Field(10, description="How many runs.")
     start_at: InstantText | None = Field(None, description="No slot before this instant.")
     end_at: InstantText | None = Field(
         None, description="No slot after this instant, which is not before `startAt`."
     )
-    max_runs: int | None = Field(None, ge=1, le=1_000_000_000, description="No more slots than this.")
+    max_runs: MaxRuns | None = Field(None, description="No more slots than this.")
 
 
 @dataclass(frozen=True, slots=True)

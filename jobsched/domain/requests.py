@@ -11,7 +11,7 @@ from jobsched.domain.instants import read_instant
 from jobsched.domain.json_text import compact
 from jobsched.domain.spec_fields import MAX_PAYLOAD_BYTES, NO_NUL, InstantText
 from jobsched.domain.spec_rules import method_faults
-from jobsched.domain.validation import Input, read
+from jobsched.domain.validation import WHOLE, Input, read
 from jobsched.errors import Fault, InvalidInput
 
 #: One call names at most so many ids.
@@ -48,7 +48,7 @@ class RedriveRequest:
     payload: Any = JOBS_PAYLOAD
 
 
-Id = Annotated[int, Field(ge=1, le=2**63 - 1)]
+Id = Annotated[int, Field(ge=1, le=2**63 - 1), WHOLE]
 _Code = Annotated[str, Field(max_length=50, json_schema_extra={"pattern": NO_NUL})]
 
 _CONDITIONS: Final = {"jobId": "integer", "errorCode": "string", "from": "string", "to": "string"}

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, ConfigDict, Field, create_model
 from pydantic.config import JsonDict
 
 from jobsched.domain.schedule import LONGEST_TEXT
-from jobsched.domain.validation import Input
+from jobsched.domain.validation import WHOLE, Input
 
 MAX_PAYLOAD_BYTES = 256 * 1024
 MAX_HEADERS = 50
@@ -50,6 +50,7 @@ InstantText = Annotated[
         json_schema_extra={"format": "instant", "pattern": INSTANT_PATTERN},
     ),
 ]
+MaxRuns = Annotated[int, Field(ge=1, le=1_000_000_000), WHOLE]
 Tag = Annotated[str, Field(min_length=1, max_length=50, json_schema_extra={"pattern": NO_NUL})]
 _Key = Annotated[str, Field(min_length=1, max_length=200, json_schema_extra={"pattern": NO_NUL})]
 _Name = Annotated[str, Field(max_length=200, json_schema_extra={"pattern": NO_NUL})]
@@ -132,8 +133,8 @@ class JobCreate(Input):
         "AT_LEAST_ONCE",
         description="`AT_MOST_ONCE`: an attempt whose end is unknown is never repeated.",
     )
-    max_retry_count: int = Field(
-        3, ge=0, le=100, description="How many failed attempts are followed by another."
+    max_retry_count: Annotated[int, Field(ge=0, le=100), WHOLE] = Field(
+        3, description="How many failed attempts are followed by another."
     )
     min_backoff_seconds: float = Field(1.0, ge=0, le=86_400, description="The delay before the first retry.")
     max_backoff_seconds: float = Field(3600.0, ge=0, le=604_800, description="The longest delay.")
@@ -165,7 +166,7 @@ class JobCreate(Input):
         description="What becomes of an execution that is due while another of the job is queued, running or "
         "retrying: it runs beside it, is skipped, or waits for it (one at most).",
     )
-    priority: int = Field(5, ge=0, le=10, description="Higher is served first.")
+    priority: Annotated[int, Field(ge=0, le=10), WHOLE] = Field(5, description="Higher is served first.")
     pool: str = Field(
         "default",
         min_length=1,
@@ -185,9 +186,7 @@ class JobCreate(Input):
         description="No slot after this instant, which is not before `startAt`.",
         examples=["2027-12-01T00:00:00+01:00"],
     )
-    max_runs: int | None = Field(
-        None, ge=1, le=1_000_000_000, description="After so many slots that were run there are no more."
-    )
+    max_runs: MaxRuns | None = Field(None, description="After so many slots that were run there are no more.")
     jitter_seconds: float = Field(
         0.0,
         ge=0,

@@ -2,9 +2,9 @@
 
 import difflib
 from collections.abc import Iterable
-from typing import Any, TypeVar, get_args
+from typing import Any, Final, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
@@ -12,6 +12,15 @@ from jobsched.domain.json_text import json_faults, pointer
 from jobsched.errors import Fault, InvalidInput
 
 Model = TypeVar("Model", bound="Input")
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
+#: JSON knows one kind of number, and JSON Schema takes 5.0 for an integer. Stands after the range of an ``int``;
+#: before it, the range is missing in the schema.
+WHOLE: Final = BeforeValidator(_whole)
 
 #: Faults listed at most; a body of 1 MiB could hold hundreds of thousands, each with a name to be guessed at.
 MAX_FAULTS = 100

@@ -143,6 +143,7 @@ def complete(
     spec["servers"] = [{"url": "/", "description": "Where this document came from."}]
     for _, method, operation in operations(spec):
         operation["responses"].pop("default", None)
+        operation.setdefault("security", [])
         operation["parameters"] = [
             parameter
             for place, model in parameters[operation["operationId"]]

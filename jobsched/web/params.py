@@ -9,7 +9,6 @@ from flask import request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from werkzeug.datastructures import MultiDict
 from werkzeug.routing import BaseConverter
-from werkzeug.routing import ValidationError as NoMatch
 
 from jobsched.domain.durations import parse_duration
 from jobsched.domain.json_text import unstorable
@@ -24,23 +23,34 @@ List = Literal["jobs", "executions", "dead-letters"]
 Query = TypeVar("Query", bound=BaseModel)
 
 _INSTANT = re.compile(
-    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?P<offset>[Zz]|[+-]\d\d:\d\d)?", re.ASCII
+    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?P<offset>[Zz]|[+-]\d\d:\d\d)?", re.ASCII
 )
 # An offset's plus that was not percent-encoded arrives as a space.
-_LOST_PLUS = re.compile(r" (\d\d:\d\d)$", re.ASCII)
+_LOST_PLUS = re.compile(r"(:\d\d(?:\.\d+)?) (\d\d:\d\d)$", re.ASCII)
+
+
+def _up_to(largest: str) -> str:
+    """A pattern of the whole numbers from 1 to ``largest``, without leading zeros."""
+    shorter = [f"[1-9][0-9]{{0,{len(largest) - 2}}}"]
+    # As long as the largest: the same up to some digit, that one smaller, the rest as it likes.
+    smaller = [
+        f"{largest[:place]}[{0 if place else 1}-{int(digit) - 1}][0-9]{{{len(largest) - place - 1}}}"
+        for place, digit in enumerate(largest)
+        if int(digit) > (0 if place else 1)
+    ]
+    return f"(?:{'|'.join([*shorter, *smaller, largest])})"
 
 
 class IdConverter(BaseConverter):
     """A positive 64-bit integer in a path; anything else matches no route, which is a 404."""
 
-    regex = r"[1-9][0-9]{0,18}"
+    # The bound stands in the pattern: for what ``to_python`` refuses, werkzeug answers 405 where another method
+    # was looked at before.
+    regex = _up_to(str(LARGEST_ID))
 
     def to_python(self, value: str) -> int:
-        """The id. Raises werkzeug's ValidationError beyond 64 bits."""
-        number = int(value)
-        if number > LARGEST_ID:
-            raise NoMatch
-        return number
+        """The id."""
+        return int(value)
 
 
 class KeyConverter(BaseConverter):
@@ -103,7 +113,7 @@ def _true_or_false(value: Any) -> Any:
 
 
 def _instant(value: Any) -> Any:
-    text = _LOST_PLUS.sub(r"+\1", value)
+    text = _LOST_PLUS.sub(r"\1+\2", value)
     matched = _INSTANT.fullmatch(text)
     try:
         if matched is None:

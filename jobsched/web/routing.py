@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from flask import Response
 from flask_openapi3.models.header import Header
-from flask_openapi3.models.media_type import MediaType
 from flask_openapi3.models.operation import Operation
 from flask_openapi3.models.reference import Reference
 from flask_openapi3.models.tag import Tag
@@ -59,7 +58,7 @@ class IdempotencyKey(BaseModel):
         description="Printable ASCII of the caller's choice. For 24 h the same request with the same key gets "
         "the answer of the first, and nothing is done again.",
         examples=["create-nightly-report"],
-        json_schema_extra={"format": "idempotency-key", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
+        json_schema_extra={"pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
     )
 
 
@@ -216,5 +215,5 @@ def _describe_body(operation: Operation, method: str, *, optional: bool, ndjson:
     if method == "PATCH":
         request_body.content[MERGE_PATCH] = request_body.content[JSON]
     if ndjson:
-        lines = {"type": "string", "description": "One JSON value a line, each an item of the list."}
-        request_body.content[NDJSON] = MediaType.model_validate({"schema": lines})
+        # OpenAPI 3.1 has no words for a value a line: the list, of which each line is an item.
+        request_body.content[NDJSON] = request_body.content[JSON]

@@ -122,6 +122,9 @@ NOWHERE = [
 def test_what_does_not_exist_is_404(api: Api) -> None:
     for path in NOWHERE:
         assert_problem(api.call("GET", path), 404)
+    # Nor does another method tell that there could be such a path.
+    for method in ("PUT", "PATCH", "DELETE"):
+        assert_problem(api.call(method, "/api/v1/jobs/9223372036854775808", json=JOB), 404)
 
 
 def test_another_method_is_405_with_those_that_are_possible(api: Api) -> None:
@@ -261,6 +264,9 @@ def test_parameters_that_are_wrong_or_not_known_are_all_named(api: Api) -> None:
 
 def test_an_instant_may_lack_its_offset_or_have_its_plus_turned_into_a_space(api: Api) -> None:
     for text in ("2026-01-01T00:00:00", "2026-01-01T00:00:00+01:00", "2026-01-01t00:00z"):
+        assert api.call("GET", f"/api/v1/executions?from={text}").status_code == 200
+    # A space between date and time is no plus.
+    for text in ("2026-01-01 00:30", "2026-01-01 23:59", "2026-01-01 00:00:00.1234567890 01:00"):
         assert api.call("GET", f"/api/v1/executions?from={text}").status_code == 200
 
 

@@ -138,11 +138,18 @@ def test_ranges_are_inclusive(field, low, high):
         ("priority", "5"), ("priority", True), ("priority", 5.5), ("isActive", 1), ("isActive", "true"),
         ("timeoutSeconds", True), ("timeoutSeconds", "30"), ("name", 5), ("tags", "x"), ("tags", [1]),
         ("headers", {"X": 1}), ("headers", []), ("timezone", None), ("isActive", None), ("successStatus", []),
-        ("startAt", 5), ("startAt", "tomorrow"), ("maxRuns", 1.0), ("type", "at_least_once"), ("key", ""),
+        ("startAt", 5), ("startAt", "tomorrow"), ("maxRuns", 1.5), ("type", "at_least_once"), ("key", ""),
     ],
 )  # fmt: skip
 def test_json_types_are_taken_strictly(field, value):
     assert pointers(create, MINIMAL | {field: value})[0].startswith(f"/{field}")
+
+
+def test_a_whole_number_may_be_written_as_a_fraction():
+    """As JSON Schema has it, and what writes all numbers as fractions."""
+    job = create(MINIMAL | {"priority": 5.0, "maxRuns": 3.0, "maxRetryCount": 0.0})
+    assert (job.priority, job.max_runs, job.max_retry_count) == (5, 3, 0)
+    assert {type(value) for value in (job.priority, job.max_runs, job.max_retry_count)} == {int}
 
 
 @pytest.mark.parametrize(
