@@ -5,6 +5,9 @@ it. docs/decisions.md says why.
 """
 
 SCHEMA = """
+-- Whoever waits for this lock makes everybody behind him wait: rather fail, and be run again.
+SET LOCAL lock_timeout = '5s';
+
 ALTER TABLE job_schedule DROP COLUMN seat;
 CREATE INDEX execution_blocked ON execution (job_id) WHERE state = 'blocked';
 

@@ -15,7 +15,7 @@ from jobsched.db.connection import Link
 from jobsched.db.notify import Listener
 from jobsched.errors import DatabaseError
 from jobsched.log import get_logger
-from jobsched.poller.fire import Fire
+from jobsched.poller.fire import Fire, Fired
 from jobsched.poller.housekeeping import Housekeeping
 from jobsched.poller.reconcile import Reconcile
 from jobsched.poller.release import Release
@@ -30,6 +30,9 @@ RECONCILE_EVERY = 2.0
 #: each time it is still there: its holder may be about to leave it as it is.
 _LOCKED_FIRST = 0.02
 
+#: Slots that come later than so many seconds are worth a line, at most one in so many seconds.
+_LATE, _TELL_LATE_EVERY = 5.0, 10.0
+
 log = get_logger()
 
 
@@ -42,6 +45,7 @@ class Dispatch:
         self._fire = Fire(link, broker, high_water)
         self._release = Release(link, broker, high_water, poll_interval)
         self._locked_nap = _LOCKED_FIRST
+        self._told_late_at = -_TELL_LATE_EVERY
         self.lag = 0.0
 
     def run_once(self) -> float:
@@ -59,6 +63,8 @@ class Dispatch:
                 released=released.executions,
                 lag_seconds=round(fired.lag, 3),
             )
+        if fired.lag > _LATE:
+            self._tell_late(fired)
         if fired.more:
             return 0.0
         # Since the round began, not since now: what became due during the round was not seen by it.
@@ -69,6 +75,17 @@ class Dispatch:
         else:
             self._locked_nap = _LOCKED_FIRST
         return max(0.0, min(nap for nap in naps if nap is not None))
+
+    def _tell_late(self, fired: Fired) -> None:
+        now = clock.monotonic()
+        if now - self._told_late_at >= _TELL_LATE_EVERY:
+            self._told_late_at = now
+            log.warning(
+                "slots_late",
+                lag_seconds=round(fired.lag, 1),
+                executions=fired.executions,
+                skipped=fired.skipped,
+            )
 
 
 class Heartbeat:

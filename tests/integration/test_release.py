@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from jobsched.db import claims, firing, recovery, releasing
 from jobsched.db.claims import Ended
@@ -393,3 +394,17 @@ def test_the_backlog_of_one_job_is_not_read_to_decide_about_another(link):
     finally:
         link.execute("DELETE FROM execution")
         link.execute("ANALYZE execution")
+
+
+def test_late_slots_are_told_of_once_in_a_while(link, broker):
+    for _ in range(2):
+        make_job(link, due="clock_timestamp() - interval '1 h'", misfire_policy="skip")
+    make_job(link)
+    dispatch = Dispatch(link, broker, 100, POLL)
+    with capture_logs() as lines:
+        dispatch.run_once()
+        make_job(link, due="clock_timestamp() - interval '1 h'")
+        dispatch.run_once()
+    [line] = [line for line in lines if line["event"] == "slots_late"]
+    assert (line["log_level"], line["executions"], line["skipped"]) == ("warning", 1, 2)
+    assert 3600 <= line["lag_seconds"] < 3660
