@@ -22,6 +22,15 @@ def _whole(value: Any) -> Any:
 #: before it, the range is missing in the schema.
 WHOLE: Final = BeforeValidator(_whole)
 
+#: What other schedulers call our fields.
+_OTHERS_WORDS = {
+    "url": "api", "uri": "api", "target": "api", "endpoint": "api", "webhook": "api", "callback": "api",
+    "body": "payload", "data": "payload", "cron": "schedule", "cronexpression": "schedule", "tz": "timezone",
+    "retries": "maxRetryCount", "maxretries": "maxRetryCount", "retrycount": "maxRetryCount",
+    "enabled": "isActive", "active": "isActive", "paused": "isActive", "concurrencypolicy": "overlapPolicy",
+    "queue": "pool", "labels": "tags",
+}  # fmt: skip
+
 #: Faults listed at most; a body of 1 MiB could hold hundreds of thousands, each with a name to be guessed at.
 MAX_FAULTS = 100
 
@@ -81,9 +90,20 @@ def faults_of(error: ValidationError, known: Iterable[str], nested: Iterable[str
 
 def unknown_field(name: str, known: Iterable[str]) -> str:
     """What is said about a field that does not exist."""
+    meant = nearest_name(name, known)
+    return f"is not a field; did you mean {meant}?" if meant else "is not a field"
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """Which of ``known`` somebody means who writes ``name``: another's word for it, its beginning, or nearly it."""
     by_folded = {_folded(candidate): candidate for candidate in known}
-    near = difflib.get_close_matches(_folded(name), by_folded, n=1)
-    return f"is not a field; did you mean {by_folded[near[0]]}?" if near else "is not a field"
+    folded = _folded(name)
+    other = _folded(_OTHERS_WORDS.get(folded, ""))
+    if other in by_folded:
+        return by_folded[other]
+    begun = [candidate for candidate in by_folded if len(folded) > 2 and candidate.startswith(folded)]
+    near = begun or difflib.get_close_matches(folded, by_folded, n=1)
+    return by_folded[near[0]] if near else None
 
 
 def _folded(name: str) -> str:

@@ -15,6 +15,7 @@ from jobsched.domain.json_text import unstorable
 from jobsched.domain.preview import MAX_RUNS
 from jobsched.domain.spec_fields import INSTANT_PATTERN, NO_NUL
 from jobsched.domain.states import State, Trigger
+from jobsched.domain.validation import nearest_name
 from jobsched.errors import Fault, InvalidInput, InvalidSchedule, PreconditionFailed
 
 LARGEST_ID: Final = 2**63 - 1
@@ -271,7 +272,9 @@ def read_query(model: type[Query], args: MultiDict[str, str] | None = None) -> Q
     for name, given in args.lists():
         field = fields.get(name)
         if field is None:
-            faults.append(Fault(name, "is not a parameter of this call", parameter=True))
+            meant = nearest_name(name, fields)
+            hint = f"; did you mean {meant}?" if meant else ""
+            faults.append(Fault(name, f"is not a parameter of this call{hint}", parameter=True))
         elif any("\x00" in value for value in given):
             faults.append(Fault(name, "must not hold the character NUL (U+0000)", parameter=True))
         elif get_origin(field.annotation) is list:

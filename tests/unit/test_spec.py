@@ -15,6 +15,7 @@ from jobsched.domain.spec import (
     parse_job_create,
     spec_json,
 )
+from jobsched.domain.validation import nearest_name
 from jobsched.errors import InvalidInput
 
 MINIMAL = {"schedule": "*/5 * * * *", "api": "https://example.com/hook"}
@@ -355,3 +356,15 @@ def test_a_redrive_takes_a_payload_for_one_id_only():
     assert pointers(parse_redrive, {"filter": {"all": True}, "payload": 1}) == ["/payload"]
     for rate in (0, 1e-13, 5e-324):  # instants beyond the year 9999 can neither be stored nor read
         assert pointers(parse_redrive, {"ids": [3], "ratePerSecond": rate}) == ["/ratePerSecond"]
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("timeout", "timeoutSeconds"), ("url", "api"), ("retries", "maxRetryCount"), ("cron", "schedule"),
+        ("max_retry", "maxRetryCount"), ("Enabled", "isActive"), ("xyz", None), ("na", "name"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_field_is_guessed(written, meant):
+    fields = [field.alias or name for name, field in JobCreate.model_fields.items()]
+    assert nearest_name(written, fields) == meant
