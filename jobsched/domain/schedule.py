@@ -160,7 +160,7 @@ class _Zone:
     """The spans of a time zone, found from its offsets when they are first needed and then kept."""
 
     # Changes of offset are at least six days apart in all of tzdata, so looking every three days sees each.
-    _BITS, _STEP = 25, 3 * DAY
+    _BITS, _STEP, _KEPT = 25, 3 * DAY, 128
     _FIRST, _LAST = 2 * DAY - 62_135_596_800, _LAST_SECOND - 2 * DAY
 
     def __init__(self, key: str) -> None:
@@ -171,6 +171,8 @@ class _Zone:
         """The span that holds an instant. Pages of 388 days divide spans; such an end changes nothing."""
         page = self._pages.get(second >> self._BITS)
         if page is None:
+            if len(self._pages) >= self._KEPT:  # all of time, of all zones, would fill gigabytes
+                self._pages.clear()
             page = self._pages[second >> self._BITS] = self._page(second >> self._BITS)
         for span in page:
             if second < span.end:
@@ -219,7 +221,7 @@ class _Zone:
 def _zone(key: str) -> _Zone:
     # The set of names is asked instead of the file system: keys such as "../x" or "Europe" never become paths,
     # "right/…" counts leap seconds, and a disk that ignores case would accept "europe/berlin".
-    if key in _zone_names():
+    if is_zone(key):
         try:
             return _Zone(key)
         except (OSError, ValueError, LookupError) as error:
@@ -230,6 +232,11 @@ def _zone(key: str) -> _Zone:
     close = difflib.get_close_matches(wanted, by_lower, 1, 0.75)
     hint = f"did you mean {by_lower[close[0]]}?" if close else "write an IANA name such as Europe/Berlin."
     raise InvalidSchedule(f"{key[:64]!r} is not a known time zone; {hint}", "/timezone")
+
+
+def is_zone(key: str) -> bool:
+    """Whether ``key`` names a time zone. Costs nothing; the hint in parse_schedule's error takes 3 ms."""
+    return key in _zone_names()
 
 
 @lru_cache(maxsize=1)
@@ -274,7 +281,9 @@ class _ZonedCron:
         while found - offset >= end:
             if found == NEVER:
                 return NEVER
-            start, end, offset, shown = self._zone.span(end)
+            # Two days on no wall time comes a second time: what lies between can be passed over.
+            far = end > wall + 2 * DAY
+            start, end, offset, shown = self._zone.span(max(end, found - 2 * DAY) if far else end)
             second = start
             earliest = start + offset if elapsed else shown
             if not wall <= earliest <= found:  # else nothing matches between, and what was found still stands

@@ -2,11 +2,13 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from jobsched.domain import schedule as schedules
 from jobsched.domain.schedule import Due, effective_time, parse_schedule
 from jobsched.errors import InvalidSchedule
 
@@ -331,6 +333,23 @@ def test_ten_years_of_absence_are_counted_at_once(text: str) -> None:
     assert len(due.slots) == min(1001, due.count)
     if text in ("* * * * * *", "@every 1s"):
         assert due.count == 3653 * 86_400
+
+
+def test_a_rare_schedule_is_followed_over_millennia_and_little_of_them_is_kept() -> None:
+    rare = parse_schedule("0 0 29 2 */7", "Europe/Berlin")
+    at, found = ANCHOR, []
+    for _ in range(100):
+        slot = rare.next_after(at, ANCHOR)
+        assert slot is not None
+        found.append(slot)
+        at = slot
+    assert [found[0], found[-1]] == [utc("2032-02-28T23:00"), utc("5080-02-28T23:00")]
+    local = [slot.astimezone(ZoneInfo("Europe/Berlin")) for slot in found]
+    assert {(day.month, day.day, day.hour, day.isoweekday()) for day in local} == {(2, 29, 0, 7)}
+    yearly = parse_schedule("0 0 1 1 *", "Europe/Berlin")
+    for year in range(1, 9999, 40):
+        assert yearly.next_after(utc(f"{year:04d}-06-01"), ANCHOR) is not None
+    assert len(schedules._zone("Europe/Berlin")._pages) <= 128
 
 
 def test_nothing_is_due_after_the_year_9999() -> None:
