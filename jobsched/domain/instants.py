@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from jobsched.domain.durations import parse_instant
-from jobsched.domain.schedule import parse_schedule
+from jobsched.domain.schedule import is_zone, parse_schedule
 from jobsched.errors import InvalidSchedule
 
 #: Before every instant that a job may name.
@@ -21,6 +21,8 @@ def read_instant(text: str, timezone: str = "UTC") -> datetime:
     except InvalidSchedule as error:
         raise ValueError(error.reason) from None
     if instant.tzinfo is None:
+        if not is_zone(timezone):
+            raise InvalidSchedule("The time zone is not known.", "/timezone")
         slot = parse_schedule(f"@at {text}", timezone).next_after(BEGINNING, BEGINNING)
         if slot is None:
             raise ValueError(f"The instant {text!r} does not exist.")

@@ -9,6 +9,7 @@ import codecs
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +22,8 @@ _SPACE: Final = re.compile(r"[ \t\n\r]*")
 # Of 64 MiB of line ends each would otherwise be looked at: 10 s.
 _EMPTY_LINES: Final = re.compile(rb"\n[ \t\r\n]+")
 _BOM: Final = "\ufeff"
+# Of what is read at one blow: "-Infinity", "\\ud83d\\ude00".
+_LONGEST_TOKEN: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,8 @@ def array_items(chunks: Iterator[bytes]) -> Iterator[Item]:
         raise not_json("it begins with a byte order mark")
     if window.peek() != "[":
         # Whether it is JSON at all is told for the beginning only.
-        window.value(0)
+        with suppress(InvalidInput):
+            window.value(0)
         raise InvalidInput([Fault("", "must be a JSON array of jobs")])
     window.take()
     window.skip_space()
@@ -149,7 +153,7 @@ class _Window:
                     self._at = end
                     return Item(value, text)
             except json.JSONDecodeError as error:
-                if self._ended:
+                if self._ended or _is_final(error):
                     raise not_json(f"{error.msg} at character {self._before + error.pos}") from None
                 if len(self._text) - self._at > MAX_BODY_BYTES:
                     raise _item_fault(index, f"is larger than {MAX_BODY_BYTES} bytes, or not JSON") from None
@@ -176,6 +180,11 @@ class _Window:
         self._before += self._at
         self._text = self._text[self._at :] + added
         self._at = 0
+
+
+def _is_final(error: json.JSONDecodeError) -> bool:
+    """Whether the text is no JSON whatever follows: it breaks before its end, where nothing can be cut off."""
+    return error.pos + _LONGEST_TOKEN < len(error.doc) and not error.msg.startswith("Unterminated string")
 
 
 def _item_fault(index: int, message: str) -> InvalidInput:

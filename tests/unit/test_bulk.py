@@ -193,6 +193,18 @@ def test_faults_are_bounded_but_every_faulty_item_has_one() -> None:
     assert reader.faults == MAX_FAULTS + 16
 
 
+def test_zones_that_nobody_knows_take_no_time_once_the_list_of_faults_is_full() -> None:
+    # With a hint for each, 10,000 of them would keep the process busy for half a minute.
+    first, last = read(
+        *(
+            {**JOB, "timezone": f"Eurpe/Berlin{n}", "startAt": "2030-01-01T00:00:00"}
+            for n in range(MAX_FAULTS + 1)
+        )
+    ).faulty[::MAX_FAULTS]
+    assert first.faults[0].message.endswith("did you mean Europe/Berlin?")
+    assert last.faults == (Fault("/timezone", "is not a known time zone"),)
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # From bytes to items
 
@@ -251,6 +263,29 @@ def test_what_is_no_json_is_refused_wherever_it_breaks(text: str, size: int) -> 
         parse_json(text.encode()) if text.strip() else json.loads(text)
 
 
+@pytest.mark.parametrize(
+    "text", ["[1,x1]", "[1,]", "[1 2]", "[{]", '["\\q"]', '[{"a" 1}]', '[{"a":1,}]', "[tru ]"]
+)
+def test_what_is_no_json_is_told_as_such_in_a_large_body_too(text: str) -> None:
+    def endless() -> Iterator[bytes]:
+        yield text.encode()
+        yield b" " * 65_536
+        raise AssertionError("read on though it could not become JSON any more")
+
+    with pytest.raises(RequestRefused) as refused:
+        list(array_items(endless()))
+    assert (refused.value.status, refused.value.code) == (400, "invalid_json")
+
+
+def test_no_cut_makes_json_look_broken() -> None:
+    space = " " * 40
+    value = {"a": [1.5e-7, True, None, '\U0001f600\n"\\'], "\u00e9": {"": [[], {}]}, "long": "x" * 50}
+    text = json.dumps([value, -1e300, "\ud83d\ude00"], separators=(f"{space},{space}", f"{space}:{space}"))
+    text = text.replace("[", f"[{space}").replace("}", f"{space}}}").replace("{", f"{{{space}")
+    for size in (*range(1, 60), 200):
+        assert [item.value for item in array_items(pieces(text.encode(), size))] == json.loads(text)
+
+
 def test_numbers_at_the_edge_of_a_piece_stay_whole() -> None:
     for size in range(1, 12):
         items = list(array_items(pieces(b"[12, 1.5, -1e-3, 123456]", size)))
@@ -261,6 +296,13 @@ def test_numbers_at_the_edge_of_a_piece_stay_whole() -> None:
 def test_what_is_no_array_is_said_to_be_none(text: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         list(array_items(pieces(text.encode(), 2)))
+    assert refused.value.faults == (Fault("", "must be a JSON array of jobs"),)
+
+
+def test_a_large_object_is_said_to_be_no_array() -> None:
+    raw = json.dumps({"jobs": ["x" * 1000] * 2000}).encode()
+    with pytest.raises(InvalidInput) as refused:
+        list(array_items(pieces(raw, 65_536)))
     assert refused.value.faults == (Fault("", "must be a JSON array of jobs"),)
 
 
