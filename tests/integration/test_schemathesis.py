@@ -5,12 +5,15 @@ is one that it describes. schemathesis makes the requests and judges the answers
 """
 
 import itertools
+import re
+from collections.abc import Callable
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, seed, settings
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 from schemathesis import AuthContext, Case, GenerationMode
 from schemathesis.core.failures import Failure
@@ -19,7 +22,7 @@ from schemathesis.openapi.checks import UseAfterFree
 from tests.conftest import TABLES
 from tests.described import application, openapi_document
 from tests.integration import openapi_formats
-from tests.integration.api_rig import Api, api
+from tests.integration.api_rig import JOB, Api, api
 from tests.integration.test_api_executions import dead, finished
 
 __all__ = ["api"]
@@ -176,3 +179,54 @@ def test_requests_that_follow_from_answers_are_answered_as_described(api: Api, i
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+#: Fields of a job whose pattern stands beside a format of ours, and a value made of a string that it judges.
+JUDGED: dict[str, Callable[[str], Any]] = {
+    "api": lambda text: text,
+    "startAt": lambda text: text,
+    "endAt": lambda text: text,
+    "successStatus": lambda text: [text],
+    "noRetryStatus": lambda text: [text],
+    "headers": lambda text: {text: "1"},
+}
+
+
+def patterns(schema: Any) -> list[tuple[str, str]]:
+    """Format and pattern of every schema inside one that has both."""
+    if isinstance(schema, list):
+        return [pair for item in schema for pair in patterns(item)]
+    if not isinstance(schema, dict):
+        return []
+    own = [(schema["format"], schema["pattern"])] if {"format", "pattern"} <= schema.keys() else []
+    return own + patterns(list(schema.values()))
+
+
+def test_what_no_pattern_allows_is_refused(api: Api) -> None:
+    fields = openapi_document()["components"]["schemas"]["JobCreate"]["properties"]
+    judged = {name: pairs[0] for name, schema in fields.items() if (pairs := patterns(schema))}
+    assert judged.keys() == JUDGED.keys()
+
+    def spoilt(name: str) -> st.SearchStrategy[tuple[str, str]]:
+        """A good value with a character put somewhere, or any text, where the pattern forbids it."""
+        kind, pattern = judged[name]
+        near = st.builds(
+            lambda text, place, extra: (
+                text[: place % (len(text) + 1)] + extra + text[place % (len(text) + 1) :]
+            ),
+            openapi_formats.FORMATS[kind],
+            st.integers(0, 100),
+            st.text(max_size=2),
+        )
+        forbidden = (near | st.text(max_size=20)).filter(lambda text: not re.search(pattern, text))
+        return forbidden.map(lambda text: (name, text))
+
+    @settings(max_examples=EXAMPLES * 4, deadline=None, database=None, derandomize=True)
+    @given(st.sampled_from(sorted(judged)).flatmap(spoilt))
+    def run(case: tuple[str, str]) -> None:
+        name, text = case
+        answer = api.call("POST", "/api/v1/jobs", json={**JOB, name: JUDGED[name](text)})
+        assert answer.status_code == 422, (case, answer.text)
+        assert all(fault["pointer"].startswith(f"/{name}") for fault in answer.get_json()["errors"])
+
+    run()
