@@ -4,7 +4,8 @@ Written here, since the packaged viewers (Swagger UI, Redoc, Scalar) bring megab
 need a laxer Content-Security-Policy. This page runs none and asks no other host.
 """
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from markupsafe import Markup, escape
@@ -47,20 +48,41 @@ def render_docs(spec: Mapping[str, Any]) -> str:
         "<h1>{title} API <small>{version}</small></h1><p>{about}</p>"
         "<p>Every call but those marked open needs <code>Authorization: Bearer &lt;key&gt;</code>. "
         'For programs: <a href="/openapi.json">openapi.json</a>.</p>'
-        "{sections}<h2>Shapes</h2>{shapes}</body></html>"
+        "{sections}<h2>Errors</h2><p>Every error is a Problem.</p>{errors}"
+        "<h2>Shapes</h2>{shapes}</body></html>"
     ).format(
         title=info["title"],
         version=info["version"],
         about=info.get("description", ""),
         sections=Markup("").join(sections),
+        errors=Markup("").join(_errors(spec)),
         shapes=Markup("").join(
             _shape(name, schema) for name, schema in sorted(spec["components"]["schemas"].items())
         ),
     )
 
 
+def _errors(spec: Mapping[str, Any]) -> list[Markup]:
+    """An example of each error, by its status."""
+    bad = [
+        (status, media)
+        for _, _, call in _calls(spec)
+        for status, response in call["responses"].items()
+        if int(status) >= 400
+        for media in _media(response)
+    ]
+    statuses = sorted({status for status, _ in bad})
+    return [
+        shown
+        for wanted in statuses
+        for shown in _examples(spec, wanted, [media for status, media in bad if status == wanted])
+    ]
+
+
 def _section(spec: Mapping[str, Any], tag: str, about: str) -> Markup:
-    calls = [_call(path, method, call) for path, method, call in _calls(spec) if tag in call.get("tags", [])]
+    calls = [
+        _call(spec, path, method, call) for path, method, call in _calls(spec) if tag in call.get("tags", [])
+    ]
     return Markup("<h2>{}</h2><p>{}</p>{}").format(tag, about, Markup("").join(calls))
 
 
@@ -71,7 +93,7 @@ def _calls(spec: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any
                 yield path, method, item[method]
 
 
-def _call(path: str, method: str, call: Mapping[str, Any]) -> Markup:
+def _call(spec: Mapping[str, Any], path: str, method: str, call: Mapping[str, Any]) -> Markup:
     role = call.get("x-required-role")
     parts = [
         Markup("<details><summary><b>{}</b> <span class=path>{}</span><small>{}{}</small></summary>").format(
@@ -95,17 +117,35 @@ def _call(path: str, method: str, call: Mapping[str, Any]) -> Markup:
                 _link(next(iter(content.values()))["schema"]), kinds
             )
         )
+        parts += _examples(spec, "Body", [next(iter(content.values()))])
     answers = [
         (status, _answer(response), response.get("description", ""))
         for status, response in call["responses"].items()
     ]
     parts.append(_table(("Answer", "Shape", ""), answers))
+    good = [response for status, response in call["responses"].items() if int(status) < 400]
+    parts += _examples(spec, "Answer", [media for response in good for media in _media(response)])
     return Markup("").join([*parts, Markup("</details>")])
 
 
+def _media(response: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    return (response.get("content") or {}).values()
+
+
 def _answer(response: Mapping[str, Any]) -> Markup:
-    content = response.get("content") or {}
-    return Markup(", ").join(_link(media["schema"]) for media in content.values())
+    return Markup(", ").join(_link(media["schema"]) for media in _media(response))
+
+
+def _examples(spec: Mapping[str, Any], verb: str, media: Iterable[Mapping[str, Any]]) -> list[Markup]:
+    """The examples of bodies or answers, each folded away under its summary."""
+    shown = dict.fromkeys(key for one in media for key in one["examples"])
+    examples = [spec["components"]["examples"][key] for key in shown]
+    return [
+        Markup("<details><summary>{}: {}</summary><pre>{}</pre></details>").format(
+            verb, example["summary"], json.dumps(example["value"], indent=2, ensure_ascii=False)
+        )
+        for example in examples
+    ]
 
 
 def _shape(name: str, schema: Mapping[str, Any]) -> Markup:

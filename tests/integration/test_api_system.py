@@ -179,5 +179,7 @@ def test_the_page_for_people_asks_no_other_host_and_runs_no_script(api: Api) -> 
     assert "<script" not in page.text
     assert set(re.findall(r'(?:src|href)="([^"#]+)"', page.text)) == {"/docs/style.css", "/openapi.json"}
     assert "/api/v1/dead-letters/redrive" in page.text
+    assert "Body: A report on weekdays" in page.text
+    assert "&#34;schedule&#34;: &#34;0 3 * * MON-FRI&#34;" in page.text
     style = api.call("GET", "/docs/style.css", key=None)
     assert style.content_type.startswith("text/css")
