@@ -6,7 +6,7 @@ change of a range, anywhere, fails here until the contract says so too; failures
 
 import ast
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -226,13 +226,23 @@ def test_the_models_of_the_code_have_these_ranges_and_defaults() -> None:
     found = {}
     for field in JobCreate.model_fields.values():
         limits = {
-            name: getattr(one, name) for one in field.metadata for name in ("ge", "le") if hasattr(one, name)
+            name: getattr(one, name)
+            for one in [*field.metadata, *_inside(field.annotation)]
+            for name in ("ge", "le")
+            if hasattr(one, name)
         }
         if limits:
             found[field.alias] = _span(limits["ge"], limits["le"], "")
     assert found == {
         row["field"]: row["range"] for row in writable() if re.match(r"(integer|number)", row["type"])
     }
+
+
+def _inside(annotation: Any) -> Iterator[Any]:
+    """What is annotated within a union, such as the number of "number or null"."""
+    for part in get_args(annotation):
+        for one in getattr(part, "__metadata__", ()):
+            yield from getattr(one, "metadata", [one])
 
 
 SMALLEST = {"schedule": "@every 48h", "api": "https://example.com/hook"}
