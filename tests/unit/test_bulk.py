@@ -154,6 +154,14 @@ def test_more_kinds_of_jobs_than_are_remembered_are_read_all_the_same() -> None:
     assert [job.shared.max_runs for job in read(*documents).jobs] == list(range(1, 2101))
 
 
+def test_payloads_are_held_as_bytes_only_whichever_way_a_job_was_read() -> None:
+    # As objects those of 64 MiB would take half a gigabyte and more.
+    documents = [{**JOB, "payload": {"n": n}, "maxRuns": n + 1} for n in range(2100)]
+    jobs = [*read(*documents).jobs, *read({**JOB, "payload": "\\u0000"}).jobs]
+    assert {job.shared.payload for job in jobs} == {None}
+    assert [job.payload for job in jobs[-2:]] == [b'{"n":2099}', b'"\\\\u0000"']
+
+
 def test_a_fault_names_item_and_field() -> None:
     reader = read(JOB, {**JOB, "priority": 11, "tags": [""]}, "no job", {**JOB, "headers": {"a/b": "1"}})
     assert {fault.pointer for fault in reader.pointed_faults()} == {
