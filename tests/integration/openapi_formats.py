@@ -163,6 +163,15 @@ def lines(_context: schemathesis.SerializationContext, value: Any) -> bytes:
     return "\n".join(json.dumps(item) for item in (value if isinstance(value, list) else [value])).encode()
 
 
+#: Fields whose rules look at the stored job as well, by the operation that changes or runs it: whether the method
+#: carries a payload, how far apart the slots are, which bound is first, which header was a secret.
+JUDGED_WITH_WHAT_IS_STORED = {
+    "run_job": {"/payload"},
+    "redrive_dead_letters": {"/payload"},
+    "update_job": {"/payload", "/jitterSeconds", "/isRecurring", "/endAt", "/secretHeaders"},
+}
+
+
 def drawn_by_format(schema: Any) -> Any:
     """A document without the patterns and lengths that stand beside a format of ours.
 
