@@ -30,6 +30,10 @@ _NULL: Final = b"\\N"
 _ESCAPES: Final = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 _BLOCK: Final = 256 * 1024
 _ATTEMPTS: Final = 5
+# The lines are made while COPY runs: 10,000 schedules of 10,000 kinds take seconds, of several bulks at once many.
+_PATIENCE: Final = (
+    "SET LOCAL statement_timeout = '120s'; SET LOCAL idle_in_transaction_session_timeout = '60s'"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,7 @@ class BulkJobs:
         for _ in range(_ATTEMPTS):
             try:
                 with converted(), self._database.atomic():
+                    self._database.execute_sql(_PATIENCE)
                     reader.refuse_keys(self._taken(project_id, reader.jobs))
                     if reader.faulty and not partial:
                         return None

@@ -99,5 +99,7 @@ def _slot(
 def _times(spec: JobSpec, schedule: Schedule, slot: datetime | None, job_id: int, anchor: datetime) -> Times:
     due = None
     if slot is not None and spec.is_active:
-        due = effective_time(slot, job_id, spec.jitter_seconds, schedule.shortest_gap())
+        # A millisecond for each cron expression that is new.
+        gap = schedule.shortest_gap() if spec.jitter_seconds else None
+        due = effective_time(slot, job_id, spec.jitter_seconds, gap)
     return Times(slot, due, anchor)

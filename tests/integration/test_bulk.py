@@ -215,6 +215,14 @@ def assert_one(row):
     assert row == (1,)
 
 
+def test_a_bulk_may_take_its_time(stored):
+    with stored.pool.atomic():
+        create(stored, JOB)
+        assert stored.pool.execute_sql("SHOW statement_timeout").fetchone() == ("2min",)
+        assert stored.pool.execute_sql("SHOW idle_in_transaction_session_timeout").fetchone() == ("1min",)
+    assert stored.pool.execute_sql("SHOW statement_timeout").fetchone() == ("10s",)
+
+
 def test_a_bulk_inside_a_transaction_goes_with_it(stored):
     with stored.pool.atomic() as outer:
         assert len(create(stored, JOB, JOB).ids) == 2

@@ -3,6 +3,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from jobsched.domain import schedule as schedules
 from jobsched.domain.advance import next_slot
 from jobsched.domain.schedule import effective_time, parse_schedule
 from jobsched.domain.spec import JobSpec
@@ -29,6 +30,12 @@ def edit(old, new, times, last_slot=None, runs=0, now=NOW + timedelta(hours=1)):
 
 def test_a_cron_job_is_due_at_its_next_match():
     assert first(spec("0 * * * *")).next_slot == at(3, 1, 13)
+
+
+def test_without_jitter_nobody_looks_for_the_shortest_time_between_slots():
+    before = schedules._cron_gap.cache_info()
+    assert first(spec("17 3 5 7 *")).next_execution_time == at(7, 5, 3, 17)
+    assert schedules._cron_gap.cache_info() == before
 
 
 def test_an_interval_counts_from_the_millisecond_of_its_creation():
