@@ -53,6 +53,8 @@ DOCS = Path(__file__).parents[1] / "docs"
 WEB = DOCS.parent / "jobsched" / "web"
 READ_ONLY = "read-only"
 REQUIRED = "required"
+#: To leave it out is something else than any value.
+LEFT_OUT = "none"
 LARGEST_ID = 2**63 - 1
 
 Row = dict[str, str]
@@ -181,6 +183,8 @@ def rows_of(schema: dict[str, Any]) -> dict[str, tuple[str, str, str]]:
         return {"the list": (kind_of(schema), range_of(schema), REQUIRED)}
     return {
         name: (kind_of(one), range_of(one), default_of(name, one, schema.get("required", ())))
+        if "default" in one or name in schema.get("required", ())
+        else (kind_of(one), range_of(one), LEFT_OUT)
         for name, one in schema["properties"].items()
     }
 

@@ -89,6 +89,11 @@ class FilterIn(Input):
     all: bool = Field(False, description="Every one; for a filter without any other condition.")
 
 
+def _without_default(schema: JsonDict) -> None:
+    # To leave it out is not null: a client that fills in defaults would send no body.
+    del schema["default"]
+
+
 class DiscardIn(Input):
     """Either `ids` or `filter`. What selects nothing by its wording is refused."""
 
@@ -106,13 +111,21 @@ class RedriveIn(DiscardIn):
     rate_per_second: float | None = Field(
         None, ge=0.001, le=1_000_000, description="Spreads the executions; by default all are due at once."
     )
-    payload: Any = Field(None, description="Sent instead of what was sent; only for a single id.")
+    payload: Any = Field(
+        None,
+        description="Sent instead of what was sent; `null`: no body. Only for a single id. Left out: what was sent.",
+        json_schema_extra=_without_default,
+    )
 
 
 class RunIn(Input):
     """What a run by hand may change."""
 
-    payload: Any = Field(None, description="Sent instead of the job's; `null`: no body.")
+    payload: Any = Field(
+        None,
+        description="Sent instead of the job's; `null`: no body. Left out: the job's.",
+        json_schema_extra=_without_default,
+    )
 
 
 def parse_run(body: object | None) -> Any:

@@ -290,8 +290,8 @@ def register(api: Api, services: Services) -> None:
     def run_job(id: int, query: RunQuery) -> Response:
         """Run a job now.
 
-        Also a paused one. Answers 202 with the new execution. `force=true` does not look at the job's
-        overlap policy.
+        Also a paused one. Answers 202 with the new execution, which the job's overlap policy may let wait
+        (`blocked`) or end (`skipped`). `force=true` does not look at that policy.
         """
         payload = parse_run(read_optional_json())
         if payload is not JOBS_PAYLOAD:
