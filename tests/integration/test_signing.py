@@ -95,6 +95,14 @@ def test_an_impossible_grace_is_refused(api: Api, grace: str) -> None:
     assert api.sql("SELECT count(*) FROM signing_secret") == [(0,)]
 
 
+def test_a_grace_in_the_body_is_not_passed_over(api: Api) -> None:
+    [old] = items(api.call("GET", SECRETS))
+    problem = assert_problem(api.call("POST", ROTATE, json={"grace": 0}), 422)
+    assert "query string" in problem["errors"][0]["message"]
+    assert items(api.call("GET", SECRETS)) == [old]
+    assert len(items(api.call("POST", ROTATE, json={}))) == 2
+
+
 def test_without_grace_all_older_ones_end_at_once(api: Api) -> None:
     api.call("GET", SECRETS)
     api.call("POST", ROTATE)
