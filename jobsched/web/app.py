@@ -26,9 +26,10 @@ from jobsched.web.services import Services
 _DESCRIPTION = (
     "Register jobs over HTTP; jobsched calls their URLs on time, retries with backoff and keeps what failed. "
     "Times are RFC 3339, in answers UTC with milliseconds. Lists go from the newest id to the oldest; "
-    "`nextCursor` leads to the next page. A path that is not listed is 404, another method 405; what is no HTTP "
-    "request that is understood gets 400, 414, 417, 431 or 501 before any call sees it. Each of these is a Problem, too. Callbacks are signed after Standard Webhooks (headers `webhook-id`, "
-    "`webhook-timestamp` and `webhook-signature`) with the project's signing secrets."
+    "`nextCursor` leads to the next page. A path that is not listed is 404, another method 405; what is no "
+    "HTTP request that is understood gets 400, 414, 417, 431 or 501 before any call sees it. Each of these is "
+    "a Problem, too. Callbacks are signed after Standard Webhooks (headers `webhook-id`, `webhook-timestamp` "
+    "and `webhook-signature`) with the project's signing secrets."
 )
 
 
