@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 WAIT_SECONDS = 60.0
 
 #: What is said of a target that is refused.
-_ONLY_PUBLIC = "Callbacks reach public addresses only; an operator can allow others with JOBSCHED_ALLOW_TARGETS."
+_ONLY_PUBLIC = (
+    "Callbacks reach public addresses only; an operator can allow others with JOBSCHED_ALLOW_TARGETS."
+)
 
 #: The one project there is until projects can be made.
 PROJECT = 1

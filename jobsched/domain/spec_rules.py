@@ -113,4 +113,3 @@ def read_bound(name: str, text: str | None, timezone: str, faults: list[Fault]) 
     except ValueError as error:
         faults.append(Fault(pointer(name), str(error)))
         return None
-
