@@ -5,6 +5,7 @@ need a laxer Content-Security-Policy. This page runs none and asks no other host
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ CSP: Final = (
     "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
+_CODE: Final = re.compile("`([^`]*)`")
 _METHODS: Final = ("get", "post", "put", "patch", "delete")
 
 _STYLE: Final = """
@@ -53,7 +55,7 @@ def render_docs(spec: Mapping[str, Any]) -> str:
     ).format(
         title=info["title"],
         version=info["version"],
-        about=info.get("description", ""),
+        about=_prose(info.get("description", "")),
         sections=Markup("").join(sections),
         errors=Markup("").join(_errors(spec)),
         shapes=Markup("").join(
@@ -83,7 +85,7 @@ def _section(spec: Mapping[str, Any], tag: str, about: str) -> Markup:
     calls = [
         _call(spec, path, method, call) for path, method, call in _calls(spec) if tag in call.get("tags", [])
     ]
-    return Markup("<h2>{}</h2><p>{}</p>{}").format(tag, about, Markup("").join(calls))
+    return Markup("<h2>{}</h2><p>{}</p>{}").format(tag, _prose(about), Markup("").join(calls))
 
 
 def _calls(spec: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -99,7 +101,7 @@ def _call(spec: Mapping[str, Any], path: str, method: str, call: Mapping[str, An
         Markup("<details><summary><b>{}</b> <span class=path>{}</span><small>{}{}</small></summary>").format(
             method.upper(), path, call["summary"], "" if role else " · open"
         ),
-        Markup("<p>{}</p>").format(call.get("description", "")),
+        Markup("<p>{}</p>").format(_prose(call.get("description", ""))),
     ]
     if role:
         parts.append(Markup("<p>Role: <code>{}</code></p>").format(role))
@@ -159,17 +161,25 @@ def _shape(name: str, schema: Mapping[str, Any]) -> Markup:
         for field, value in schema.get("properties", {}).items()
     ]
     return Markup("<details id={}><summary>{}</summary><p>{}</p>{}</details>").format(
-        f"shape-{name}", name, schema.get("description", ""), _table(("Field", "Type", ""), rows)
+        f"shape-{name}", name, _prose(schema.get("description", "")), _table(("Field", "Type", ""), rows)
     )
 
 
 def _table(head: tuple[str, str, str], rows: list[tuple[Any, Any, Any]]) -> Markup:
     if not rows:
         return Markup("")
-    lines = [Markup("<tr><td><code>{}</code></td><td>{}</td><td>{}</td></tr>").format(*row) for row in rows]
+    lines = [
+        Markup("<tr><td><code>{}</code></td><td>{}</td><td>{}</td></tr>").format(name, kind, _prose(text))
+        for name, kind, text in rows
+    ]
     return Markup("<table><tr><th>{}</th><th>{}</th><th>{}</th></tr>{}</table>").format(
         *head, Markup("").join(lines)
     )
+
+
+def _prose(text: str) -> Markup:
+    """A description, with what stands between backquotes as code."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))
 
 
 def _link(schema: Mapping[str, Any]) -> Markup:

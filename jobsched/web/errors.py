@@ -40,6 +40,13 @@ from jobsched.log import get_logger
 PROBLEM_JSON: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = 5
 
+# RFC 9110's names, which Python has from 3.13 on.
+_TITLES: Final[Mapping[int, str]] = {
+    413: "Content Too Large",
+    414: "URI Too Long",
+    422: "Unprocessable Content",
+}
+
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 _STATUS: Final[Mapping[type[JobschedError], int]] = {
@@ -82,13 +89,18 @@ def request_id() -> str:
     return known
 
 
+def title(status: int) -> str:
+    """A status in words, the same with every Python."""
+    return _TITLES.get(status) or HTTPStatus(status).phrase
+
+
 def document(
     status: int, code: str, detail: str, *, request_id: str, faults: Iterable[Fault] = ()
 ) -> dict[str, Any]:
     """A problem document. ``errors`` is there when there are faults, in the order in which they were found."""
     problem: dict[str, Any] = {
         "type": f"urn:jobsched:error:{code}",
-        "title": HTTPStatus(status).phrase,
+        "title": title(status),
         "status": status,
         "detail": detail,
     }
@@ -137,7 +149,7 @@ def _ours(error: JobschedError) -> Response:
             "unavailable", code=error.code, error=str(error), request_id=request_id()
         )
     faults = error.faults if isinstance(error, InvalidInput) else ()
-    detail = _DISCREET.get(type(error)) or str(error.args[0] if error.args else HTTPStatus(status).phrase)
+    detail = _DISCREET.get(type(error)) or str(error.args[0] if error.args else title(status))
     return problem_response(status, error.code, detail, faults=faults, headers=headers)
 
 
@@ -155,8 +167,8 @@ def _http(error: HTTPException) -> Response:
         return problem_response(405, "method_not_allowed", detail, headers={"Allow": allowed})
     if status >= 500 or status < 400:
         return _unexpected(error)
-    code = re.sub(r"\W+", "_", HTTPStatus(status).phrase.lower())
-    return problem_response(status, code, error.description or HTTPStatus(status).phrase)
+    code = re.sub(r"\W+", "_", title(status).lower())
+    return problem_response(status, code, error.description or title(status))
 
 
 def _unexpected(error: Exception) -> Response:

@@ -38,3 +38,9 @@ def test_every_call_is_listed(api: Api) -> None:
     for path in spec["paths"]:
         stem, _, last = path.rpartition("/")
         assert f"{path}`" in text or (f"`/{last}`" in text and stem in text), path
+
+
+def test_what_stands_in_backquotes_is_code_on_the_page(api: Api) -> None:
+    page = api.call("GET", "/docs", key=None).text
+    assert "<code>nextCursor</code>" in page
+    assert "`" not in re.sub(r"<pre>.*?</pre>", "", page, flags=re.S)

@@ -168,7 +168,10 @@ def test_requests_that_follow_from_answers_are_answered_as_described(api: Api, i
             # What is there decides which links can be followed: each scenario finds the same, by the same ids.
             for table in set(TABLES) - {"api_key"}:
                 api.sql(f"DELETE FROM {table}")
-            api.sql("SELECT setval(oid::regclass, 1, false) FROM pg_class WHERE relkind = 'S'")
+            api.sql(
+                "SELECT setval(oid::regclass, 1, false) FROM pg_class "
+                "WHERE relkind = 'S' AND relname <> 'project_id_seq'"  # its one row stays
+            )
             fill(api)
 
         def before_call(self, case: Case) -> None:
