@@ -144,7 +144,7 @@ def _examples(spec: Mapping[str, Any], verb: str, media: Iterable[Mapping[str, A
     examples = [spec["components"]["examples"][key] for key in shown]
     return [
         Markup("<details><summary>{}: {}</summary><pre>{}</pre></details>").format(
-            verb, example["summary"], json.dumps(example["value"], indent=2, ensure_ascii=False)
+            verb, _prose(example["summary"]), json.dumps(example["value"], indent=2, ensure_ascii=False)
         )
         for example in examples
     ]
