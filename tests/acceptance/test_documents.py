@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 from collections.abc import Callable, Iterator
 from itertools import zip_longest
 from pathlib import Path
@@ -132,6 +133,9 @@ def run_python(reader: Reader, block: Block) -> None:
             reader.names |= a_callback(reader, client)
         exec(compile(reader.here(block.text), block.document, "exec"), reader.names)
         assert reader.names.pop("genuine", True)
+    for value in reader.names.values():
+        if isinstance(value, sqlite3.Connection):  # which a real target keeps open
+            value.close()
 
 
 def a_callback(reader: Reader, client: Client) -> dict[str, Any]:
