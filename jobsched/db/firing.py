@@ -151,14 +151,15 @@ ON CONFLICT (job_id) DO UPDATE SET
     last_execution_time = excluded.last_execution_time, last_state = excluded.last_state
 """
 
-_NEXT_DUE = """
+# The least, not EXISTS: with old statistics every row looks due, and none would be searched for in all of them.
+_OUTLOOK = """
 SELECT extract(epoch FROM least(
     (SELECT min(next_execution_time) FROM job_schedule
      WHERE next_execution_time > t.since AND next_execution_time < 'infinity'),
     (SELECT min(due_at) FROM execution
      WHERE state IN ('pending', 'retrying') AND due_at > t.since AND due_at < 'infinity')
-) - clock_timestamp())::float8
-FROM (SELECT COALESCE(%s::timestamptz, clock_timestamp()) AS since) AS t
+) - clock_timestamp())::float8, COALESCE((SELECT min(next_execution_time) FROM job_schedule) <= t.since, false)
+FROM (SELECT %s::timestamptz AS since) AS t
 """
 
 
@@ -270,20 +271,15 @@ def database_clock(link: Link) -> datetime:
     return now
 
 
-def next_due_in(link: Link, since: datetime | None = None) -> float | None:
-    """Seconds until the next due time of a schedule or a waiting execution after ``since``, else after now.
+def outlook(link: Link, since: datetime) -> tuple[float | None, bool]:
+    """What is due after ``since``, and what was due then and is due still.
 
-    Not positive for what became due meanwhile; None if nothing is to come.
+    Seconds until the next due time of a schedule or a waiting execution after ``since``: not positive for what became
+    due meanwhile, None if nothing is to come. And whether a schedule that was due at ``since`` is due still: somebody
+    else holds its lock.
     """
-    seconds = link.execute(_NEXT_DUE, (since,))[0][0]
-    return None if seconds is None else float(seconds)
-
-
-def is_overdue(link: Link, since: datetime) -> bool:
-    """Whether a schedule that was due at ``since`` is due still: somebody else holds its lock."""
-    # The least, not EXISTS: with old statistics every row looks due, and none would be searched for in all of them.
-    rows = link.execute("SELECT (SELECT min(next_execution_time) FROM job_schedule) <= %s", (since,))
-    return bool(rows[0][0])
+    [(seconds, overdue)] = link.execute(_OUTLOOK, (since,))
+    return seconds, overdue
 
 
 def _as_json(rows: Sequence[NewExecution] | Sequence[Advance] | Sequence[SkippedSlots]) -> str:

@@ -68,8 +68,9 @@ class Dispatch:
         if fired.more:
             return 0.0
         # Since the round began, not since now: what became due during the round was not seen by it.
-        naps = [self._poll_interval, released.again_in, firing.next_due_in(self._link, began)]
-        if firing.is_overdue(self._link, began):
+        next_in, overdue = firing.outlook(self._link, began)
+        naps = [self._poll_interval, released.again_in, next_in]
+        if overdue:
             naps.append(self._locked_nap)
             self._locked_nap = min(self._locked_nap * 2, self._poll_interval)
         else:

@@ -323,7 +323,7 @@ def test_many_rows_of_one_priority_are_not_read_for_all_the_others(link):
         )
         assert "execution_waiting" in plan, plan
         began = time.monotonic()
-        assert firing.next_due_in(link) is None
+        assert firing.outlook(link, firing.database_clock(link))[0] is None
         assert time.monotonic() - began < 0.5
     finally:
         link.execute("DELETE FROM execution")
@@ -336,16 +336,12 @@ def test_a_look_at_what_is_overdue_reads_one_row_with_statistics_of_yesterday(li
     link.execute("ANALYZE job_schedule")
     link.execute("UPDATE job_schedule SET next_execution_time = clock_timestamp() + interval '1 day'")
     began = firing.database_clock(link)
-    assert not firing.is_overdue(link, began)
+    assert firing.outlook(link, began)[1] is False
     link.execute("SET enable_seqscan = off")
-    plan = "\n".join(
-        row[0]
-        for row in link.execute(
-            "EXPLAIN SELECT (SELECT min(next_execution_time) FROM job_schedule) <= %s", (began,)
-        )
-    )
-    assert "Limit" in plan, plan
-    assert "job_schedule_due" in plan, plan
+    plan = "\n".join(row[0] for row in link.execute("EXPLAIN " + firing._OUTLOOK, (began,)))
+    # Once for what is to come, once for what is overdue; each ends at its first row.
+    assert plan.count("job_schedule_due on job_schedule") == 2, plan
+    assert "Seq Scan" not in plan, plan
 
 
 def test_a_finish_does_not_read_all_that_is_blocked_with_statistics_that_know_of_none(link):
