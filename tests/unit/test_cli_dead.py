@@ -1,37 +1,9 @@
 """``jobsched dead``: what failed for good, again or away."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import pytest
-from click.testing import CliRunner, Result
-
-from jobsched.cli.app import app
-from tests.unit.canned_api import DEAD_LETTER, CannedApi
-
-
-class Run(Protocol):
-    def __call__(self, *args: str, input: str | None = None) -> Result: ...
-
-
-@pytest.fixture
-def api() -> Iterator[CannedApi]:
-    with CannedApi() as server:
-        yield server
-
-
-@pytest.fixture
-def run(api: CannedApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    monkeypatch.setenv("JOBSCHED_URL", api.url)
-    monkeypatch.setenv("JOBSCHED_API_KEY", "test-key")
-    monkeypatch.setenv("JOBSCHED_DATA_DIR", str(tmp_path / "data"))
-
-    def invoke(*args: str, input: str | None = None) -> Result:
-        return CliRunner().invoke(app, args, input=input, prog_name="jobsched")
-
-    return invoke
+from tests.unit.canned_api import DEAD_LETTER
 
 
 def progress(done: int, failed: int = 0) -> dict[str, Any]:

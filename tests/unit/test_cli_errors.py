@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,12 +13,6 @@ from click.testing import CliRunner, Result
 from jobsched.cli.app import app
 from tests.conftest import eventually
 from tests.unit.canned_api import JOB, STATS, CannedApi
-
-
-@pytest.fixture
-def api() -> Iterator[CannedApi]:
-    with CannedApi() as server:
-        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -2,34 +2,12 @@
 
 import pickle
 import socket
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
 
 from jobsched.client import ApiError, Client, Conflict, Invalid, NotFound, Unauthorized, Unreachable
-from jobsched.client import transport as transport_module
-from tests.unit.canned_api import DEAD_LETTER, EXECUTION, JOB, PREVIEW, SECRETS, STATS, CannedApi
-
-
-@pytest.fixture
-def api() -> Iterator[CannedApi]:
-    with CannedApi() as server:
-        yield server
-
-
-@pytest.fixture
-def client(api: CannedApi) -> Iterator[Client]:
-    with Client(api.url, "test-key") as made:
-        yield made
-
-
-@pytest.fixture
-def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses that the client would have made."""
-    taken: list[float] = []
-    monkeypatch.setattr(transport_module.time, "sleep", taken.append)
-    return taken
+from tests.unit.canned_api import DEAD_LETTER, EXECUTION, JOB, PREVIEW, SECRETS, STATS
 
 
 def test_fields_in_snake_case_travel_in_camel_case_and_values_are_left_alone(api, client):

@@ -1,26 +1,12 @@
 """Many jobs at once: how they are cut into requests, and what comes back."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
-from jobsched.client import ApiError, Client, Invalid, bulk
-from tests.unit.canned_api import CannedApi
+from jobsched.client import ApiError, Invalid, bulk
 
 PATH = "/api/v1/jobs/bulk"
-
-
-@pytest.fixture
-def api() -> Iterator[CannedApi]:
-    with CannedApi() as server:
-        yield server
-
-
-@pytest.fixture
-def client(api: CannedApi) -> Iterator[Client]:
-    with Client(api.url, "test-key") as made:
-        yield made
 
 
 def test_many_jobs_are_one_request_of_the_apis_names(api, client):

@@ -1,33 +1,11 @@
 """What the client sends again when no answer came, and what it never does."""
 
 import socket
-from collections.abc import Iterator
 
 import pytest
 
 from jobsched.client import ApiError, Client, Conflict, NotFound, Unreachable
-from jobsched.client import transport as transport_module
-from tests.unit.canned_api import EXECUTION, JOB, PREVIEW, SECRETS, CannedApi
-
-
-@pytest.fixture
-def api() -> Iterator[CannedApi]:
-    with CannedApi() as server:
-        yield server
-
-
-@pytest.fixture
-def client(api: CannedApi) -> Iterator[Client]:
-    with Client(api.url, "test-key") as made:
-        yield made
-
-
-@pytest.fixture
-def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses that the client would have made."""
-    taken: list[float] = []
-    monkeypatch.setattr(transport_module.time, "sleep", taken.append)
-    return taken
+from tests.unit.canned_api import EXECUTION, JOB, PREVIEW, SECRETS
 
 
 def test_a_read_is_tried_again_until_the_server_is_back(api, client, naps):
