@@ -5,8 +5,9 @@ Flask.
 """
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jobsched import log
 from jobsched.config import Settings
@@ -16,6 +17,10 @@ from jobsched.runtime.signals import StopSignal
 
 if TYPE_CHECKING:
     from flask import Flask
+
+    from jobsched.db.keys import Keys, Role
+
+T = TypeVar("T")
 
 #: Seconds that a starting process waits for its servers and the schema.
 WAIT_SECONDS = 60.0
@@ -266,9 +271,9 @@ def run_up(
     )
 
 
-def keys_create(settings: Settings, name: str, role: Any) -> tuple[int, str]:
+def keys_create(settings: Settings, name: str, role: "Role") -> tuple[int, str]:
     """Make an API key straight in the database. Returns its id and the key, which is shown this once."""
-    return _with_keys(settings, lambda keys: keys.create(PROJECT, name, role))  # type: ignore[no-any-return]
+    return _with_keys(settings, lambda keys: keys.create(PROJECT, name, role))
 
 
 def keys_list(settings: Settings) -> list[dict[str, Any]]:
@@ -287,7 +292,7 @@ def keys_revoke(settings: Settings, key_id: int) -> bool:
     return True
 
 
-def _with_keys(settings: Settings, act: Any) -> Any:
+def _with_keys(settings: Settings, act: "Callable[[Keys], T]") -> T:
     from jobsched.db.connection import open_pool
     from jobsched.db.keys import Keys
 

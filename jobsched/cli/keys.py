@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +10,10 @@ from jobsched.cli.connection import json_option
 from jobsched.cli.errors import NOT_FOUND, say
 from jobsched.cli.local import settings_or_local
 from jobsched.cli.output import Column, moment, print_json, print_table
+
+if TYPE_CHECKING:
+    from jobsched.db.keys import Role
+
 
 _COLUMNS = (
     Column("ID", number=True),
@@ -30,7 +34,7 @@ def keys() -> None:
 @click.option("--name", required=True, metavar="NAME", help="Who or what will use it.")
 @click.option("--role", required=True, type=click.Choice(["admin", "write", "read"]), help="What it may do.")
 @json_option
-def create(name: str, role: str, as_json: bool) -> None:
+def create(name: str, role: "Role", as_json: bool) -> None:
     """Make a key. It is shown once, alone on standard output, and cannot be shown again."""
     from jobsched import wiring
 

@@ -104,7 +104,7 @@ def parse_job_create(
     ``storable``: the caller knows that ``body`` is an object without NUL, half characters, infinite numbers and
     too deep nesting.
     """
-    document: dict[str, Any] = dict(body if storable else checked_object(body))  # type: ignore[call-overload]
+    document = body if storable and isinstance(body, dict) else checked_object(body)
     faults = [Fault(pointer(name), "is set by the server") for name in READ_ONLY if name in document]
     return _read(_without_read_only(document), faults, None, check_target, _KNOWN if suggest else ())
 

@@ -7,6 +7,7 @@ nesting) is found by jobsched.domain, with its place, and is 422.
 
 import codecs
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -145,8 +146,7 @@ def not_json(reason: str) -> RequestRefused:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        [(twice, _times)] = Counter(name for name, _ in pairs).most_common(1)
         raise not_json(f"the name {json.dumps(twice[:100])} stands twice in one object")
     return result
 
