@@ -106,6 +106,8 @@ class Settings(BaseModel):
     db_pool: int = Field(10, ge=1, le=500)
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    metrics_port: int | None = Field(None, ge=0, le=65535)
+    failpoint: str | None = None
 
     def need_database_url(self) -> str:
         """The address of Postgres, or ConfigError where none was given."""

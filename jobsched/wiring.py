@@ -129,6 +129,7 @@ def run_poller(settings: Settings) -> int:
     from jobsched.queue.connection import check_eviction_policy, connect
 
     _configure_log(settings, "poller")
+    _arm_failpoint(settings)
     url, redis_url = settings.need_database_url(), settings.need_redis_url()
     stop = StopSignal()
     stop.install()
@@ -165,6 +166,7 @@ def run_worker(settings: Settings, name: str | None) -> int:
     from jobsched.worker.process import Worker, default_name, raise_descriptor_limit
 
     _configure_log(settings, "worker")
+    _arm_failpoint(settings)
     url, redis_url = settings.need_database_url(), settings.need_redis_url()
     raise_descriptor_limit(settings.concurrency)
     stop = StopSignal()
@@ -328,6 +330,13 @@ def _ping(url: str) -> None:
         link.execute("SELECT 1")
     finally:
         link.close()
+
+
+def _arm_failpoint(settings: Settings) -> None:
+    if settings.failpoint is not None:
+        from jobsched import failpoint
+
+        failpoint.arm(settings.failpoint)
 
 
 def _configure_log(settings: Settings, process: str) -> None:

@@ -38,6 +38,7 @@ CODE = [*SOURCES, *sorted((ROOT / "migrations").glob("*.py"))]
 LAYERS = (
     ("errors", "client", "__init__"),
     ("config", "clock", "log"),
+    ("failpoint",),
     ("domain",),
     ("db", "queue", "callback", "embedded"),
     ("runtime",),

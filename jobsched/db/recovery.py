@@ -6,6 +6,7 @@ got an owner meanwhile is left alone.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from jobsched.db.claims import HISTORY_COLUMNS, UNBLOCK, in_halves
 from jobsched.db.connection import Link, Row
@@ -21,31 +22,45 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What became of executions whose worker was lost."""
+    """One execution that was taken from its worker.
 
-    retrying: int = 0
-    failed: int = 0
-    cancelled: int = 0
+    ``state``: where it went: retrying, failed or cancelled; ``worker``: the name of the one that had it, None
+    where not even its row is left; ``overdue``: taken for its deadline, from a worker that lives.
+    """
 
-    @property
-    def total(self) -> int:
-        """How many executions were taken from lost workers."""
-        return self.retrying + self.failed + self.cancelled
+    id: int
+    state: str
+    worker: str | None
+    overdue: bool
 
 
-# Whose worker is dead, unknown, or has missed the deadline. The oldest first, so that a large loss
-# is worked off in order.
+@dataclass(frozen=True, slots=True)
+class PastDeadline:
+    """A running execution past its deadline by the database's clock; ``allowed``: the seconds it had been given."""
+
+    id: int
+    attempt: int
+    allowed: float
+
+
+# Whose worker is dead or unknown, and what the caller knows to be overdue. The oldest first, so that a large
+# loss is worked off in order.
 _LOST = """
 SELECT e.id FROM execution e LEFT JOIN worker_process w ON w.id = e.worker_id
 WHERE e.state = 'running'
-  AND (w.id IS NULL OR w.state = 'dead' OR e.deadline_at < clock_timestamp())
+  AND (w.id IS NULL OR w.state = 'dead' OR e.id = ANY(%(overdue)s) AND e.deadline_at < clock_timestamp())
   AND (%(only)s::bigint[] IS NULL OR e.id = ANY(%(only)s))
 ORDER BY e.id LIMIT %(limit)s FOR UPDATE OF e SKIP LOCKED
 """
 
+_PAST_DEADLINE = """
+SELECT id, attempt, COALESCE(extract(epoch FROM deadline_at - started_at), 0)::float8
+FROM execution WHERE state = 'running' AND deadline_at < clock_timestamp() ORDER BY id LIMIT 10000
+"""
+
 _RECOVER = f"""
 WITH lost AS MATERIALIZED ({_LOST}), verdict AS (
-    SELECT e.id, e.worker_id, e.attempt, w.name AS worker,
+    SELECT e.id, e.worker_id, e.attempt, w.name AS worker, w.state = 'alive' AS overdue,
         CASE WHEN e.cancel_requested_at IS NOT NULL THEN 'cancelled'
              WHEN e.type = 'AT_MOST_ONCE' THEN 'failed'
              WHEN e.lost + 1 >= {POISON_LOSSES} OR j.id IS NULL OR j.deleted_at IS NOT NULL THEN 'failed'
@@ -72,12 +87,12 @@ WITH lost AS MATERIALIZED ({_LOST}), verdict AS (
     FROM verdict v
     WHERE v.state = 'retrying' AND e.id = v.id AND e.attempt = v.attempt AND e.worker_id = v.worker_id
       AND e.state = 'running'
-    RETURNING e.id
+    RETURNING e.id, v.worker, v.overdue
 ), gone AS (
     DELETE FROM execution e USING verdict v
     WHERE v.state <> 'retrying' AND e.id = v.id AND e.attempt = v.attempt AND e.worker_id = v.worker_id
       AND e.state = 'running'
-    RETURNING e.*, v.state AS final, v.code, v.message, v.worker, v.max_retry_count,
+    RETURNING e.*, v.state AS final, v.code, v.message, v.worker, v.overdue, v.max_retry_count,
         COALESCE(e.payload, v.job_payload) AS sent, clock_timestamp() AS finished_at
 ), history AS (
     INSERT INTO execution_history ({HISTORY_COLUMNS})
@@ -106,8 +121,8 @@ WITH lost AS MATERIALIZED ({_LOST}), verdict AS (
         last_execution_time = excluded.last_execution_time, last_state = excluded.last_state
     WHERE job_last.last_execution_time <= excluded.last_execution_time OR job_last.last_state = 'skipped'
 ), {UNBLOCK}
-SELECT (SELECT count(*) FROM retried), (SELECT count(*) FILTER (WHERE final = 'failed') FROM gone),
-    (SELECT count(*) FILTER (WHERE final = 'cancelled') FROM gone)
+SELECT id, 'retrying', worker, COALESCE(overdue, false) FROM retried
+UNION ALL SELECT id, final, worker, COALESCE(overdue, false) FROM gone
 """
 
 # The end of an execution lets go whom it blocks by itself, except where both happened in the same instant.
@@ -169,34 +184,39 @@ RETURNING e.id
 """
 
 
-def recover_lost_workers(link: Link, limit: int = 500) -> Recovered:
-    """Take executions from dead workers and past deadlines: retried at once, or final where that is due.
+def past_deadline(link: Link) -> list[PastDeadline]:
+    """What runs longer than its claim foresaw, by the database's clock, which may have been set forward."""
+    return [PastDeadline(*row) for row in link.execute(_PAST_DEADLINE)]
 
-    A loss spends no retry, but the third is final (poison); at most once is never repeated. A row that Postgres
-    refuses is left as it is, and its neighbours are recovered without it.
+
+def recover_lost(link: Link, overdue: Sequence[int] = (), limit: int = 500) -> list[Recovered]:
+    """Take executions from dead workers, and ``overdue`` ones from whoever has them.
+
+    They are retried at once, or final where that is due: a loss spends no retry, but the third is final
+    (poison); at most once is never repeated. A row that Postgres refuses is left as it is, and its neighbours
+    are recovered without it.
     """
+    parameters = {"limit": limit, "overdue": list(overdue), "only": None}
     try:
-        return Recovered(*link.execute(_RECOVER, {"limit": limit, "only": None})[0])
+        return [Recovered(*row) for row in link.execute(_RECOVER, parameters)]
     except DatabaseRefused:
-        return _recover_in_halves(link, limit)
+        return _recover_in_halves(link, parameters)
 
 
-def _recover_in_halves(link: Link, limit: int) -> Recovered:
+def _recover_in_halves(link: Link, parameters: dict[str, Any]) -> list[Recovered]:
     done: list[Recovered] = []
 
     def act(ids: Sequence[int]) -> None:
-        done.append(Recovered(*link.execute(_RECOVER, {"limit": limit, "only": list(ids)})[0]))
+        done.extend(Recovered(*row) for row in link.execute(_RECOVER, parameters | {"only": list(ids)}))
 
     def refuse(execution: int, error: DatabaseRefused) -> None:
         log.error("recovery_refused", execution_id=execution, error=str(error))
 
     with link.transaction() as cursor:  # its row locks are not kept
-        cursor.execute(_LOST, {"limit": limit, "only": None})
+        cursor.execute(_LOST, parameters)
         ids = [row[0] for row in cursor.fetchall()]
     in_halves(act, ids, refuse)
-    return Recovered(
-        sum(one.retrying for one in done), sum(one.failed for one in done), sum(one.cancelled for one in done)
-    )
+    return done
 
 
 def unblock(link: Link, after: int = 0, limit: int = 10_000) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from jobsched import failpoint
 from jobsched.db import firing, recovery
 from jobsched.db.connection import Cursor, Link
 from jobsched.db.firing import DueSchedule
@@ -58,6 +59,7 @@ class Fire:
             log.warning("batch_refused", size=batch, error=str(error))
             return self.run_once(batch // 2)
         if queued:
+            failpoint.passing("fire.committed")
             try:
                 self._broker.push(queued)
             except QueueUnavailable as error:
@@ -142,6 +144,7 @@ def _write(cursor: Cursor, plans: list[Plan]) -> list[tuple[str, int]]:
         firing.skip(cursor, skipped)
     if plans:
         firing.advance(cursor, [plan.advance for plan in plans])
+        failpoint.passing("fire.writing")
     return queued
 
 

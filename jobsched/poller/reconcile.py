@@ -1,7 +1,8 @@
 """Reconcile: put right what a crash, a wiped Redis or a lost message left behind."""
 
 import secrets
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from jobsched import clock
@@ -10,11 +11,14 @@ from jobsched.db.connection import Link
 from jobsched.db.recovery import Recovered
 from jobsched.errors import DatabaseError, QueueUnavailable
 from jobsched.log import get_logger
-from jobsched.poller.watch import Watch
+from jobsched.poller.watch import Overdue, Watch
 from jobsched.queue.broker import Broker
 
 #: Rows that one statement touches at most.
 BATCH = 500
+
+#: Ids that one line of the log names at most.
+MOST_IDS = 20
 
 #: Rows pushed at once when Redis was wiped.
 _REFILL = 1000
@@ -53,6 +57,7 @@ class Reconcile:
         self._broker = broker
         self._wake = wake
         self._watch = Watch()
+        self._overdue = Overdue()
         #: Up to which job blocked executions were looked at; there may be more than one round is to look at.
         self._unblocked_up_to = 0
 
@@ -89,11 +94,12 @@ class Reconcile:
         return count
 
     def _recover(self) -> int:
+        overdue = self._overdue.look(recovery.past_deadline(self._link), clock.monotonic())
         total = 0
-        while (recovered := recovery.recover_lost_workers(self._link, BATCH)).total:
-            total += recovered.total
+        while recovered := recovery.recover_lost(self._link, overdue, BATCH):
+            total += len(recovered)
             _tell(recovered)
-            if recovered.total < BATCH:
+            if len(recovered) < BATCH:
                 break
         return total
 
@@ -147,10 +153,19 @@ class Reconcile:
         return total
 
 
-def _tell(recovered: Recovered) -> None:
-    log.warning(
-        "executions_recovered",
-        retrying=recovered.retrying,
-        failed=recovered.failed,
-        cancelled=recovered.cancelled,
-    )
+def _tell(recovered: Sequence[Recovered]) -> None:
+    """One line for each worker that had some, with ids to look at."""
+    by_worker: dict[tuple[str | None, bool], list[Recovered]] = defaultdict(list)
+    for one in recovered:
+        by_worker[one.worker, one.overdue].append(one)
+    for (worker, overdue), theirs in by_worker.items():
+        states = Counter(one.state for one in theirs)
+        log.warning(
+            "executions_recovered",
+            worker=worker,
+            reason="overdue" if overdue else "worker_lost",
+            retrying=states["retrying"],
+            failed=states["failed"],
+            cancelled=states["cancelled"],
+            executions=[one.id for one in theirs][:MOST_IDS],
+        )

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from jobsched import clock
+from jobsched import clock, failpoint
 from jobsched.db import firing, recovery, releasing
 from jobsched.db.connection import Cursor, Link
 from jobsched.db.releasing import Waiting
@@ -206,6 +206,7 @@ class Release:
     def _push(self, queue: str, ids: list[int]) -> bool:
         if not ids:
             return True
+        failpoint.passing("release.committed")
         try:
             self._broker.push([(queue, i) for i in ids])
         except QueueUnavailable as error:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
+from jobsched.db.recovery import PastDeadline
 from jobsched.db.workers import Pulse
 
 #: Seconds without a beat, seen with one's own eyes, after which a process is dead.
@@ -48,3 +49,26 @@ class Watch:
             if now - seen.since >= DEAD_AFTER:
                 dead.append(pulse)
         return dead
+
+
+class Overdue:
+    """Which running executions have outstayed their time by our own clock as well. Pure: the caller gives the time.
+
+    A deadline is a time stamp of the database. If its clock is set forward, the calls of every living worker
+    look late at once, and taking them would send each a second time. So what is past its deadline is watched
+    for as long again as it had been given; by then its call is over, however the clock was set. Only a worker
+    that beats and yet never records can come to that.
+    """
+
+    def __init__(self) -> None:
+        self._since: dict[tuple[int, int], float] = {}
+
+    def look(self, late: Iterable[PastDeadline], now: float) -> list[int]:
+        """Take note of what is past its deadline at ``now`` (monotonic seconds); return the ids to take back."""
+        known, self._since = self._since, {}
+        overdue = []
+        for one in late:
+            since = self._since[one.id, one.attempt] = known.get((one.id, one.attempt), now)
+            if now - since >= one.allowed:
+                overdue.append(one.id)
+        return overdue

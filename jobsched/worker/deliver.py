@@ -29,21 +29,18 @@ class Deliver:
     """Starts calls, aborts them, and passes on how they ended.
 
     ``make_carrier`` is called on the delivering thread, after any fork. ``on_end`` gets each turn's results
-    with the monotonic time of their end; ``each_turn`` is called once a turn, at least once a second.
-    ``may_start`` is asked as late as can be whether a call is still this worker's: a process that was frozen
-    since its claim must not start what others run by now.
+    with the monotonic time of their end. ``may_start`` is asked as late as can be whether a call is still this
+    worker's: a process that was frozen since its claim must not start what others run by now.
     """
 
     def __init__(
         self,
         make_carrier: Callable[[], Carrier],
         on_end: Callable[[list[Result], float], None],
-        each_turn: Callable[[], None] = lambda: None,
         may_start: Callable[[Call], bool] = lambda _call: True,
     ) -> None:
         self._make_carrier = make_carrier
         self._on_end = on_end
-        self._each_turn = each_turn
         self._may_start = may_start
         self._inbox: deque[Call] = deque()
         self._aborts: deque[tuple[int, str, str]] = deque()
@@ -115,4 +112,3 @@ class Deliver:
         if results:
             self._on_end(results, clock.monotonic())
         self.turns += 1
-        self._each_turn()

@@ -1,7 +1,7 @@
 """Who this worker is, and for how long it may say so.
 
-A worker that cannot commit beats will be declared dead by those who watch it. It must notice by its own
-monotonic clock before they do: it starts nothing new after 12 s, and gives up its calls and its id after 20 s.
+A worker that cannot commit beats will be declared dead after 20 s by those who watch it. It must notice by its
+own monotonic clock before they do: it starts no call after 12 s.
 """
 
 import threading
@@ -9,9 +9,8 @@ from uuid import UUID, uuid4
 
 from jobsched import clock
 
-#: Seconds without a committed beat after which no call is started, and after which the id is given up.
+#: Seconds without a committed beat after which no call is started.
 HESITATE_AFTER = 12.0
-EXPIRE_AFTER = 20.0
 
 
 class Identity:
@@ -36,7 +35,7 @@ class Identity:
                 self._proven_at = max(self._proven_at, at)
 
     def give_up(self) -> None:
-        """The row says dead, or too long has passed: start nothing until reborn."""
+        """The row says dead: start nothing until reborn."""
         with self._lock:
             self._id = None
 
@@ -50,9 +49,3 @@ class Identity:
         with self._lock:
             fresh = clock.monotonic() - self._proven_at < HESITATE_AFTER
             return self._id if fresh else None
-
-    def expired(self) -> bool:
-        """Whether calls of the present id must be given up."""
-        with self._lock:
-            proven = self._id is not None and self._proven_at != float("-inf")
-            return proven and clock.monotonic() - self._proven_at >= EXPIRE_AFTER

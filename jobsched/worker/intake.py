@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 from uuid import UUID
 
-from jobsched import clock
+from jobsched import clock, failpoint
 from jobsched.db import claims
 from jobsched.db.claims import Claimed
 from jobsched.db.connection import Cursor, Link
@@ -136,6 +136,7 @@ class Intake:
         if not ids:
             self._sleep(high_only)
             return
+        failpoint.passing("worker.taken")
         seated = self._claim_until_done(ids)
         self._send(seated)
 
@@ -211,6 +212,7 @@ class Intake:
             except Exception as error:
                 log.exception("request_not_built", execution_id=seat.claimed.id)
                 self._recorder.uncallable(seat, f"The request could not be built: {type(error).__name__}.")
+        failpoint.passing("worker.claimed")
         self._deliver.start(calls)
         self._show.started(seated)
         if unsigned:

@@ -3,6 +3,10 @@
 The beat is raised only if the delivering loop has turned since the last one: a process whose loop hangs is
 dead, whatever its other threads do. With each beat the rows that carry this worker's id are compared with its
 seats: the answer of a claim that was lost on its way leaves rows running that nobody knows of.
+
+A worker that cannot reach the database starts nothing new, but lets its calls go on: while the database is
+away nobody else can have them, and aborting them would send each a second time. Whether others have them is
+asked of the row, with the first beat that comes through.
 """
 
 import os
@@ -64,11 +68,6 @@ class Liveness:
             log.warning("beat_failed", error=str(error))
         return LOOK_EVERY
 
-    def give_up_if_expired(self) -> None:
-        """Called by the delivering loop each turn: after 20 s without a proof, others may run our calls."""
-        if self._identity.expired():
-            self._give_up("no beat could be committed for 20 s")
-
     def leave(self) -> None:
         """Remove this worker's row. Only when it owns nothing any more."""
         if (id := self._identity.present) is not None:
@@ -116,7 +115,7 @@ class Liveness:
         log.warning("identity_given_up", reason=reason, in_flight=len(self._seats))
         self._identity.give_up()
         ids = [seat.claimed.id for seat in self._seats.all() if not seat.claimed.at_most_once]
-        self._deliver().abort(ids, "interrupted", "The worker lost touch with the database during this call.")
+        self._deliver().abort(ids, "interrupted", "The worker was taken for dead during this call.")
 
     def _return_unknown_rows(self) -> None:
         id = self._identity.present

@@ -118,9 +118,7 @@ class Worker:
         def make_carrier() -> Carrier:
             return make_transport(settings, settings.concurrency)
 
-        self._deliver = Deliver(
-            make_carrier, self._recorder.results, self._liveness.give_up_if_expired, self._may_start
-        )
+        self._deliver = Deliver(make_carrier, self._recorder.results, self._may_start)
         self._intake = Intake(
             url,
             Broker(connect()),

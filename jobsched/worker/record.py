@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from jobsched import clock
+from jobsched import clock, failpoint
 from jobsched.callback.model import Result
 from jobsched.db import claims
 from jobsched.db.claims import Ended, Recorded
@@ -143,8 +143,10 @@ class Recorder:
                 ended.append(ended_by(one.seat.claimed, verdict, one.result, max(0.0, now - one.ended_at)))
         if back:
             self._hand_back(owner, back)
+        failpoint.passing("worker.answered")
         if ended:
             self._finish(owner, ended)
+        failpoint.passing("worker.recorded")
         self._seats.release([one.seat.claimed.id for one in batch])
 
     def _finish(self, owner: UUID, ended: list[Ended]) -> None:

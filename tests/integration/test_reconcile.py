@@ -1,7 +1,9 @@
+import json
 import uuid
 
 import pytest
 
+from jobsched import clock, log
 from jobsched.db import recovery, workers
 from jobsched.poller.reconcile import Reconcile
 from jobsched.queue.broker import Broker
@@ -38,16 +40,20 @@ def kill(link, worker):
     link.execute("UPDATE worker_process SET state = 'dead' WHERE id = %s", (worker,))
 
 
+def states(recovered):
+    return [one.state for one in recovered]
+
+
 def test_a_living_workers_executions_are_left_alone(link):
     run_on(link, make_worker(link))
-    assert recovery.recover_lost_workers(link).total == 0
+    assert recovery.recover_lost(link) == []
 
 
 def test_a_dead_workers_execution_is_retried_at_once_without_spending_a_retry(link):
     worker = make_worker(link)
     run_on(link, worker)
     kill(link, worker)
-    assert recovery.recover_lost_workers(link).retrying == 1
+    assert states(recovery.recover_lost(link)) == ["retrying"]
     [(state, retries, lost, attempts, due)] = link.execute(
         "SELECT state, retry_count, lost, attempts, due_at <= clock_timestamp() FROM execution"
     )
@@ -59,7 +65,7 @@ def test_the_third_loss_is_poison(link):
     worker = make_worker(link)
     execution = run_on(link, worker, lost=2)
     kill(link, worker)
-    assert recovery.recover_lost_workers(link).failed == 1
+    assert states(recovery.recover_lost(link)) == ["failed"]
     assert link.execute("SELECT id, error_code FROM dead_letter") == [(execution, "poison")]
     assert link.execute("SELECT state, error_code FROM execution_history") == [("failed", "poison")]
 
@@ -68,7 +74,7 @@ def test_an_at_most_once_execution_is_never_repeated(link):
     worker = make_worker(link)
     run_on(link, worker, type="AT_MOST_ONCE")
     kill(link, worker)
-    recovery.recover_lost_workers(link)
+    recovery.recover_lost(link)
     assert link.execute("SELECT state, error_code FROM execution_history") == [("failed", "worker_lost")]
 
 
@@ -76,17 +82,58 @@ def test_a_cancelled_one_ends_cancelled(link):
     worker = make_worker(link)
     run_on(link, worker, cancel_requested_at="now()")
     kill(link, worker)
-    assert recovery.recover_lost_workers(link).cancelled == 1
+    assert states(recovery.recover_lost(link)) == ["cancelled"]
 
 
-def test_a_row_past_its_deadline_or_of_an_unknown_worker_is_recovered_too(link):
-    alive = make_worker(link)
+def test_an_execution_of_an_unknown_worker_is_recovered_too(link):
     run_on(link, uuid.uuid4())
+    assert states(recovery.recover_lost(link)) == ["retrying"]
+
+
+def test_what_a_living_worker_runs_past_its_deadline_is_taken_only_once_it_was_watched(
+    link, broker, monkeypatch
+):
+    alive = make_worker(link)
     late = run_on(link, alive)
+    run_on(link, alive)
     link.execute(
-        "UPDATE execution SET deadline_at = clock_timestamp() - interval '1 s' WHERE id = %s", (late,)
+        "UPDATE execution SET started_at = clock_timestamp() - interval '151 s', "
+        "deadline_at = clock_timestamp() - interval '1 s' WHERE id = %s",
+        (late,),
     )
-    assert recovery.recover_lost_workers(link).retrying == 2
+    reconcile = Reconcile(link, broker)
+    assert reconcile.run_once().recovered == 0
+    passed = clock.monotonic() + 149.0
+    monkeypatch.setattr(clock, "monotonic", lambda: passed)
+    assert reconcile.run_once().recovered == 0
+    passed += 2.0
+    assert reconcile.run_once().recovered == 1
+    assert link.execute("SELECT state FROM execution WHERE id = %s", (late,)) == [("retrying",)]
+
+
+def test_a_clock_of_the_database_that_is_set_forward_takes_no_call_from_a_living_worker(link, broker):
+    worker = make_worker(link)
+    for _ in range(3):
+        run_on(link, worker)
+    # A step of two hours, as the rows see it.
+    link.execute(
+        "UPDATE execution SET started_at = started_at - interval '2 h', deadline_at = deadline_at - interval '2 h'"
+    )
+    assert Reconcile(link, broker).run_once().recovered == 0
+
+
+def test_a_recovery_tells_whose_executions_became_what(link, broker, capsys):
+    log.configure(json=True)
+    first, second = make_worker(link, "w1"), make_worker(link, "w2")
+    one, other = run_on(link, first), run_on(link, second, type="AT_MOST_ONCE")
+    kill(link, first)
+    kill(link, second)
+    Reconcile(link, broker).run_once()
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    told = {line["worker"]: line for line in lines if line["event"] == "executions_recovered"}
+    assert (told["w1"]["retrying"], told["w1"]["failed"], told["w1"]["executions"]) == (1, 0, [one])
+    assert (told["w2"]["retrying"], told["w2"]["failed"], told["w2"]["executions"]) == (0, 1, [other])
+    assert told["w1"]["reason"] == "worker_lost"
 
 
 def test_a_message_that_is_lost_is_pushed_again_and_one_that_waits_is_not(link, broker):
@@ -151,5 +198,5 @@ def test_rows_of_the_dead_stay_while_they_own_something(link):
     run_on(link, worker)
     kill(link, worker)
     assert workers.bury(link, -1.0) == 0
-    recovery.recover_lost_workers(link)
+    recovery.recover_lost(link)
     assert workers.bury(link, -1.0) == 1

@@ -1,7 +1,8 @@
 import uuid
 
+from jobsched.db.recovery import PastDeadline
 from jobsched.db.workers import Pulse
-from jobsched.poller.watch import DEAD_AFTER, Watch
+from jobsched.poller.watch import DEAD_AFTER, Overdue, Watch
 
 ONE = uuid.uuid4()
 
@@ -37,3 +38,20 @@ def test_a_failed_read_starts_every_watch_again():
     look(watch, range(0, 19, 2))
     watch.interrupted()
     assert look(watch, [DEAD_AFTER, DEAD_AFTER + 2]) == [False, False]
+
+
+def test_what_is_past_its_deadline_is_watched_for_as_long_again():
+    overdue = Overdue()
+    late = [PastDeadline(1, 1, 150.0), PastDeadline(2, 1, 30.0)]
+    assert overdue.look(late, 1000.0) == [], "a clock that was set forward makes all of them late at once"
+    assert overdue.look(late, 1029.9) == []
+    assert overdue.look(late, 1030.0) == [2]
+    assert overdue.look(late, 1150.0) == [1, 2]
+
+
+def test_another_attempt_or_a_deadline_that_was_kept_after_all_starts_the_watch_again():
+    overdue = Overdue()
+    assert overdue.look([PastDeadline(1, 1, 30.0)], 0.0) == []
+    assert overdue.look([], 20.0) == []
+    assert overdue.look([PastDeadline(1, 1, 30.0)], 40.0) == []
+    assert overdue.look([PastDeadline(1, 2, 30.0)], 75.0) == []
