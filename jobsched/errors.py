@@ -12,6 +12,7 @@
     ├── Forbidden                the key's role is too small
     ├── DatabaseError
     │   ├── DatabaseUnavailable  the server cannot be reached or refuses work; try again
+    │   │   └── DatabaseContended    a deadlock or the like, decided for somebody else; try again at once
     │   ├── DatabaseRefused      the server refuses this very data; trying again cannot help
     │   └── SchemaMismatch       the schema is not the one this code was written for
     ├── QueueUnavailable         Redis cannot be reached or refuses work; Postgres still holds the truth
@@ -120,6 +121,10 @@ class DatabaseUnavailable(DatabaseError):
     """Postgres cannot be reached, is shutting down, is read-only or ran out of room. Trying again may help."""
 
     code = "database_unavailable"
+
+
+class DatabaseContended(DatabaseUnavailable):
+    """Postgres undid this transaction in favour of another (a deadlock). The same again succeeds as a rule."""
 
 
 class DatabaseRefused(DatabaseError):

@@ -13,7 +13,7 @@ import psycopg
 from peewee import Database
 from psycopg import errors as pg
 
-from jobsched.db.connection import converted
+from jobsched.db.connection import converted, repeated
 from jobsched.domain.bulk import OWN, BulkReader, NewJob
 from jobsched.domain.json_text import compact
 from jobsched.domain.spec import JobSpec
@@ -31,9 +31,10 @@ _ESCAPES: Final = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "
 _BLOCK: Final = 256 * 1024
 _ATTEMPTS: Final = 5
 # The lines are made while COPY runs: 10,000 schedules of 10,000 kinds take seconds, of several bulks at once many.
-_PATIENCE: Final = (
-    "SET LOCAL statement_timeout = '120s'; SET LOCAL idle_in_transaction_session_timeout = '60s'"
-)
+# An exchange with the server is a block of lines, or its last word on all of them.
+_STATEMENT_SECONDS: Final = 120.0
+_EXCHANGE_SECONDS: Final = 30.0
+_PATIENCE: Final = "SET LOCAL idle_in_transaction_session_timeout = '60s'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class BulkJobs:
         self._database = database
         self._poll_interval = timedelta(seconds=poll_interval)
 
+    @repeated
     def create(self, project_id: int, reader: BulkReader, *, partial: bool) -> Created | None:
         """Store the good jobs of ``reader``; those whose keys exist become faults of it.
 
@@ -60,6 +62,7 @@ class BulkJobs:
         for _ in range(_ATTEMPTS):
             try:
                 with converted(), self._database.atomic():
+                    self._database.connection().extend(_STATEMENT_SECONDS, patience=_EXCHANGE_SECONDS)
                     self._database.execute_sql(_PATIENCE)
                     reader.refuse_keys(self._taken(project_id, reader.jobs))
                     if reader.faulty and not partial:

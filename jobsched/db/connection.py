@@ -5,21 +5,32 @@ for another's connection is late. Foreign errors are converted here, at the boun
 callers can act on: unavailable (try again), refused (this data never goes in), schema mismatch.
 """
 
+import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import peewee
 import psycopg
-from playhouse.pool import PooledPostgresqlDatabase
 from psycopg import errors as pg
 
 from jobsched.db.models import MODELS
-from jobsched.errors import DatabaseError, DatabaseRefused, DatabaseUnavailable, SchemaMismatch
+from jobsched.db.session import Pool, Row, Session, connect
+from jobsched.errors import (
+    DatabaseContended,
+    DatabaseError,
+    DatabaseRefused,
+    DatabaseUnavailable,
+    SchemaMismatch,
+)
 
-Row = tuple[Any, ...]
+__all__ = ["Cursor", "Link", "Row", "convert", "converted", "open_pool", "repeated", "session_options"]
+
 Cursor = psycopg.Cursor[Row]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # A half-open connection is noticed within about 10 s.
 _NETWORK = {
@@ -37,8 +48,6 @@ _TRANSIENT = (
     pg.ReadOnlySqlTransaction,
     pg.QueryCanceled,
     pg.LockNotAvailable,
-    pg.DeadlockDetected,
-    pg.SerializationFailure,
     pg.IdleInTransactionSessionTimeout,
     psycopg.InternalError,
     psycopg.NotSupportedError,
@@ -47,8 +56,9 @@ _TRANSIENT = (
     peewee.OperationalError,
     peewee.InterfaceError,
 )
-# A prepared statement that a migration or a pooler in between has spoilt: it fails as long as the session lives.
-_SPOILT = (psycopg.NotSupportedError, pg.InvalidSqlStatementName)
+#: Undone by the server in favour of somebody else: the same again succeeds as a rule.
+_CONTENDED = (pg.DeadlockDetected, pg.SerializationFailure)
+_TRIES = 3
 _SCHEMA = (pg.UndefinedTable, pg.UndefinedColumn, pg.UndefinedFunction)
 
 
@@ -66,13 +76,15 @@ def convert(error: BaseException) -> DatabaseError:
         )
     if isinstance(cause, pg.ProgramLimitExceeded | pg.StatementTooComplex):
         return DatabaseRefused(text)
+    if isinstance(cause, _CONTENDED):
+        return DatabaseContended(f"The database preferred somebody else: {text}")
     if isinstance(cause, _TRANSIENT):
         return DatabaseUnavailable(f"The database does not answer as it should: {text}")
     return DatabaseRefused(text)
 
 
-def session_options(application: str, statement_timeout: float) -> dict[str, Any]:
-    """Keyword arguments of psycopg.connect that every connection of ours shares. Times in seconds."""
+def session_options(application: str, statement_timeout: float, lock_timeout: float = 0.0) -> dict[str, Any]:
+    """Keyword arguments of psycopg.connect that every connection of ours shares. Times in seconds; 0: none."""
     milliseconds = int(statement_timeout * 1000)
     return {
         **_NETWORK,
@@ -80,7 +92,7 @@ def session_options(application: str, statement_timeout: float) -> dict[str, Any
         # A cluster made under LC_ALL=C is SQL_ASCII, and its text would arrive as bytes.
         "client_encoding": "utf8",
         "options": (
-            f"-c timezone=UTC -c statement_timeout={milliseconds} "
+            f"-c timezone=UTC -c statement_timeout={milliseconds} -c lock_timeout={int(lock_timeout * 1000)} "
             "-c idle_in_transaction_session_timeout=10000 -c client_min_messages=warning -c jit=off"
         ),
     }
@@ -102,9 +114,10 @@ class Link:
         on_connect: Callable[[Cursor], None] | None = None,
     ) -> None:
         self._url = url
+        self._statement_timeout = statement_timeout
         self._options = session_options(application, statement_timeout)
         self._on_connect = on_connect
-        self._connection: psycopg.Connection[Row] | None = None
+        self._connection: Session | None = None
         self._lock = threading.Lock()
 
     @contextmanager
@@ -118,7 +131,7 @@ class Link:
             with connection.transaction(), connection.cursor() as cursor:
                 yield cursor
         except (psycopg.Error, UnicodeEncodeError) as error:
-            self._drop_if_broken(error)
+            self._drop_if_broken()
             raise convert(error) from error
 
     def execute(self, statement: str, parameters: Any = None) -> list[Row]:
@@ -129,7 +142,7 @@ class Link:
                 cursor.execute(statement, parameters)
                 return cursor.fetchall() if cursor.description else []
         except (psycopg.Error, UnicodeEncodeError) as error:
-            self._drop_if_broken(error)
+            self._drop_if_broken()
             raise convert(error) from error
 
     @property
@@ -147,10 +160,10 @@ class Link:
         if connection is not None:
             connection.close()
 
-    def _connected(self) -> psycopg.Connection[Row]:
+    def _connected(self) -> Session:
         if self._connection is not None and not self._connection.closed:
             return self._connection
-        connection = psycopg.connect(self._url, autocommit=True, **self._options)
+        connection = connect(self._url, statement_timeout=self._statement_timeout, **self._options)
         if self._on_connect is not None:
             try:
                 with connection.cursor() as cursor:
@@ -162,27 +175,29 @@ class Link:
             self._connection = connection
         return connection
 
-    def _drop_if_broken(self, error: Exception) -> None:
+    def _drop_if_broken(self) -> None:
         connection = self._connection
-        if connection is not None and (connection.closed or connection.broken or isinstance(error, _SPOILT)):
+        if connection is not None and (connection.closed or connection.broken or connection.spoilt):
             self.close()
 
 
 def open_pool(
-    url: str, application: str, size: int, *, statement_timeout: float = 10.0
-) -> PooledPostgresqlDatabase:
+    url: str, application: str, size: int, *, statement_timeout: float = 10.0, lock_timeout: float = 4.0
+) -> Pool:
     """A pool of at most ``size`` connections for Peewee, with the models bound to it.
 
-    A thread that finds no free connection waits for 5 s. One process has one such pool.
+    A thread that finds no free connection waits for 5 s; a statement that finds a lock, for ``lock_timeout``
+    seconds. One process has one such pool.
     """
-    database = PooledPostgresqlDatabase(
+    database = Pool(
         url,
         max_connections=size,
         stale_timeout=300,
         timeout=5,
         prefer_psycopg3=True,
-        **session_options(application, statement_timeout),
+        **session_options(application, statement_timeout, lock_timeout),
     )
+    database.statement_timeout = statement_timeout
     database.bind(MODELS, bind_refs=False, bind_backrefs=False)
     return database
 
@@ -199,3 +214,23 @@ def converted() -> Iterator[None]:
         if type(error).__name__ == "MaxConnectionsExceeded":
             raise DatabaseUnavailable("All database connections of this process are busy.") from error
         raise
+
+
+def repeated(transaction: Callable[P, T]) -> Callable[P, T]:
+    """``transaction``, a function that is one transaction or savepoint, up to three times where others win.
+
+    Of a deadlock or a serialization failure nothing is left, so the same may be tried again; what the function
+    does besides must be harmless to repeat.
+    """
+
+    @wraps(transaction)
+    def again(*args: P.args, **kwargs: P.kwargs) -> T:
+        for attempt in range(1, _TRIES):
+            try:
+                return transaction(*args, **kwargs)
+            except DatabaseContended:
+                # Apart from each other, or the same two meet again.
+                threading.Event().wait(random.uniform(0.01, 0.05) * attempt)
+        return transaction(*args, **kwargs)
+
+    return again

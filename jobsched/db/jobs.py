@@ -17,7 +17,7 @@ from peewee import JOIN, Database, Expression, Value
 from psycopg import errors as pg
 
 from jobsched.db.cancelling import cancel_waiting_of_job
-from jobsched.db.connection import converted
+from jobsched.db.connection import converted, repeated
 from jobsched.db.models import Job, JobLast, JobSchedule
 from jobsched.db.page import Page
 from jobsched.domain.json_text import compact, unstorable
@@ -84,6 +84,7 @@ class Jobs:
         self._select_one, _parameters = one.bind(database).sql()
         self._columns_of_one = [field.name for field in _FIELDS]
 
+    @repeated
     def create(self, project_id: int, spec: JobSpec) -> Saved:
         """Store a new job with its schedule. Raises Conflict if its key exists."""
         with converted(), self._database.atomic():
@@ -199,6 +200,7 @@ class Jobs:
             rows = list(query.order_by(Job.id.desc()).limit(limit + 1).dicts())
         return Page.of([_record(row) for row in rows], limit, lambda job: job.id)
 
+    @repeated
     def update(
         self,
         project_id: int,
@@ -251,6 +253,7 @@ class Jobs:
         """Slots again, counted from now. Repeating it changes nothing. Raises NotFound."""
         return self.update(project_id, job_id, lambda job: replace(job.spec, is_active=True))
 
+    @repeated
     def delete(self, project_id: int, job_id: int, if_version: int | None = None) -> None:
         """Delete the job and cancel what waits; what runs finishes. Raises NotFound, PreconditionFailed."""
         with converted(), self._database.atomic():

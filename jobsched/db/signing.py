@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from peewee import Database
 
-from jobsched.db.connection import Link, Row, converted
+from jobsched.db.connection import Link, Row, converted, repeated
 from jobsched.db.vault import Vault
 from jobsched.errors import SecretsUnreadable
 
@@ -86,6 +86,7 @@ class SigningSecrets:
         with converted(), self._database.atomic():
             return _shown(_read(self._rows, self._vault, [project_id]), self._vault)
 
+    @repeated
     def rotate(self, project_id: int, grace: timedelta) -> list[SigningSecret]:
         """Make a new current secret; the others stay valid for ``grace`` at most. Gives the valid ones."""
         with converted(), self._database.atomic():

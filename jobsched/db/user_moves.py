@@ -15,7 +15,7 @@ from typing import Any
 from peewee import Database
 
 from jobsched.db.cancelling import cancel_waiting
-from jobsched.db.connection import Row, converted
+from jobsched.db.connection import Row, converted, repeated
 from jobsched.db.dead_letters import conditions
 from jobsched.db.executions import ExecutionRecord, Executions
 from jobsched.domain.json_text import compact
@@ -26,7 +26,8 @@ from jobsched.errors import Conflict, NotFound
 _LARGEST_ID = 2**63 - 1
 # How often an execution may move on between our statements before we give up.
 _TRIES = 5
-_LONG_STATEMENT = "SET LOCAL statement_timeout = '120s'"
+#: Seconds that a statement over many dead letters may take.
+_LONG = 120.0
 
 # jobsched.domain.queues.queue_name in SQL; a test compares the two.
 QUEUE_OF_JOB = (
@@ -151,6 +152,7 @@ class UserMoves:
         self._database = database
         self._executions = Executions(database)
 
+    @repeated
     def run_now(
         self, project_id: int, job_id: int, *, payload: Any = JOBS_PAYLOAD, force: bool = False
     ) -> ExecutionRecord:
@@ -167,6 +169,7 @@ class UserMoves:
                 raise NotFound(f"There is no job {job_id}.")
             return self._executions.get(project_id, made[0][0])
 
+    @repeated
     def cancel(self, project_id: int, execution_id: int) -> Cancelled:
         """Cancel what waits, ask for the end of what runs. Raises NotFound, Conflict (it is over)."""
         with converted(), self._database.atomic():
@@ -180,6 +183,7 @@ class UserMoves:
                     return Cancelled(self._executions.get(project_id, execution_id), pending=True)
             raise Conflict(f"Execution {execution_id} changes its state all the time; try again.")
 
+    @repeated
     def retry(self, project_id: int, execution_id: int) -> ExecutionRecord:
         """Run it now: the same execution if it waits for its time, a redrive of it if it is over.
 
@@ -201,6 +205,7 @@ class UserMoves:
                     raise Conflict(f"Execution {execution_id} is {present.state} already.")
             raise Conflict(f"Execution {execution_id} changes its state all the time; try again.")
 
+    @repeated
     def redrive(self, project_id: int, request: RedriveRequest) -> Redriven:
         """Turn dead letters into executions of the jobs as they are now, in order of their ids.
 
@@ -214,7 +219,7 @@ class UserMoves:
             "payload": compact(request.payload) if given else None,
         }
         with converted(), self._database.atomic():
-            self._database.execute_sql(_LONG_STATEMENT)
+            self._database.connection().extend(_LONG)
             redriven = Redriven(*self._rows(_REDRIVE.format(which=which), parameters)[0])
             if redriven.matched == 0 and request.selector.ids is not None:
                 left = f"SELECT count(*) FROM dead_letter d WHERE {which}"
@@ -234,11 +239,12 @@ class UserMoves:
         state = "running" if live else "finished"
         return RedriveProgress(identity, matched, matched - live, failed, state)
 
+    @repeated
     def discard(self, project_id: int, selector: Selector) -> int:
         """Delete dead letters for good. Returns how many."""
         which, parameters = conditions(project_id, selector)
         with converted(), self._database.atomic():
-            self._database.execute_sql(_LONG_STATEMENT)
+            self._database.connection().extend(_LONG)
             statement = _DISCARD.format(which=which)
             count: int = self._rows(statement, parameters)[0][0]
         return count

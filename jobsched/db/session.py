@@ -1,0 +1,120 @@
+"""One session with Postgres that waits for no answer for ever.
+
+A server that stands still (a stalled disk, a paused machine, one backend that was stopped) goes on acknowledging
+packets, so that neither keepalives nor ``tcp_user_timeout`` end the wait, and it cannot time its own statement
+out. Whoever waits for such an answer would wait until somebody looks: a request, a beat, a claim. So each wait has
+a deadline of our own, a little after the one that the server itself would keep; then the session is given up.
+"""
+
+from collections.abc import Generator
+from typing import Any, TypeVar
+
+import peewee
+import psycopg
+from playhouse.pool import PooledPostgresqlDatabase
+from psycopg import errors as pg
+from psycopg.pq import TransactionStatus
+
+from jobsched.clock import monotonic
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+
+#: Seconds beyond the server's own limit of a statement.
+BEYOND = 2.0
+
+#: Seconds that the pool waits for a sign of life of a connection that lay idle.
+PROBE = 2.0
+
+#: What a session does not get over: a prepared statement that a migration or a pooler in between has spoilt, and a
+#: server that only reads. Connecting anew finds the one that writes, once there has been a failover.
+_SPOILING = (psycopg.NotSupportedError, pg.InvalidSqlStatementName, pg.ReadOnlySqlTransaction)
+
+
+class Session(psycopg.Connection[Row]):
+    """A connection of psycopg whose every wait ends. ``spoilt``: it answers, but is of no use any more."""
+
+    patience = float("inf")
+    spoilt = False
+    gave_up = False
+    _extended: float | None = None
+
+    def extend(self, statement_timeout: float, *, patience: float | None = None) -> None:
+        """Let statements take so many seconds until the end of the present transaction, here and on the server.
+
+        ``patience``: the seconds for one exchange, where a statement has many (COPY).
+        """
+        self._extended = patience or statement_timeout + BEYOND
+        self.execute(
+            f"SET LOCAL statement_timeout = {int(statement_timeout * 1000)}; SET LOCAL lock_timeout = '10s'"
+        )
+
+    def wait(self, gen: "Generator[Any, Any, T]", *args: Any, **kwargs: Any) -> T:
+        """Run one exchange with the server, as psycopg does; OperationalError when its time is over."""
+        if self._extended is not None and self.pgconn.transaction_status == TransactionStatus.IDLE:
+            self._extended = None
+        patience = self._extended or self.patience
+        try:
+            return super().wait(_bounded(gen, monotonic() + patience), *args, **kwargs)
+        except _Silent:
+            self.gave_up = True
+            self.pgconn.finish()
+            # Of a class that Peewee knows.
+            raise psycopg.OperationalError(
+                f"no answer within {patience:g} s; the session was given up"
+            ) from None
+        except _SPOILING:
+            self.spoilt = True
+            raise
+
+
+class _Silent(Exception):
+    """The server has said nothing for too long."""
+
+
+def _bounded(gen: "Generator[Any, Any, T]", deadline: float) -> "Generator[Any, Any, T]":
+    """``gen``, given up at ``deadline``. psycopg wakes it every 0.1 s with nothing in its hands."""
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            if not ready and monotonic() >= deadline:
+                raise _Silent
+            wanted = gen.send(ready)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+def connect(url: str, *, statement_timeout: float, **options: Any) -> Session:
+    """A session in autocommit mode; ``statement_timeout`` (seconds) is what ``options`` tell the server."""
+    session = Session.connect(url, autocommit=True, **options)
+    session.patience = statement_timeout + BEYOND
+    return session
+
+
+class _Adapter(peewee.Psycopg3Adapter):  # Peewee carries no types
+    def connect(self, db: "Pool", **options: Any) -> Session:
+        return connect(db.database, statement_timeout=db.statement_timeout, **options)
+
+
+class Pool(PooledPostgresqlDatabase):  # type: ignore[misc]
+    """Peewee's pool of such sessions, opened with a URL."""
+
+    psycopg3_adapter = _Adapter
+    statement_timeout = 0.0
+
+    def _is_closed(self, conn: Session) -> bool:
+        usual, conn.patience = conn.patience, PROBE
+        try:
+            if not super()._is_closed(conn):
+                return False
+        finally:
+            conn.patience = usual
+        if conn.gave_up:
+            # Not the next one: the pool's lock is held meanwhile, and they will all be silent.
+            raise psycopg.OperationalError("the database gives no sign of life")
+        return True
+
+    def _can_reuse(self, conn: Session) -> bool:
+        return not conn.spoilt and bool(super()._can_reuse(conn))
