@@ -193,6 +193,10 @@ class Cluster(Processes):
                 found.append(f"{slot.process_name} is not registered")
         return found + [f"{url} is not ready" for url in self.urls if not _is_ready(url)]
 
+    def is_ready(self, api: str) -> bool:
+        """Whether the API in this slot says that it is ready, and all it needs is there."""
+        return _is_ready(self.urls[self.slots("api").index(api)])
+
     def logs(self) -> dict[str, Path]:
         """What each process wrote, those included that have ended, by process name."""
         return {path.stem: path for path in sorted(self.stand.log_path("x").parent.glob("*.txt"))}
@@ -236,15 +240,14 @@ class Cluster(Processes):
 
     def _free(self, parts: Sequence[str], chance: random.Random) -> dict[str, list[str]] | None:
         """Slots, or the part itself, for each part; None while one is not free."""
+        one_of: dict[str, Kind] = {"api": "api", "poller": "poller", "worker": "worker"}
         names: dict[str, list[str]] = {}
         for part in parts:
-            if part in ("api", "poller", "worker"):
-                free = [name for name in self.slots(part) if name not in self._taken]
+            if (kind := one_of.get(part)) is not None:
+                free = [name for name in self.slots(kind) if name not in self._taken]
                 names[part] = [chance.choice(free)] if free else []
-            elif part == "pollers":
-                names[part] = self.slots("poller")
             else:
-                names[part] = [part]
+                names[part] = self.slots("poller") if part == "pollers" else [part]
             if not names[part] or self._taken & set(names[part]):
                 return None
         return names

@@ -116,14 +116,14 @@ class Processes:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGCONT)
 
-    def restart_with(self, slot: str, timeout: float = 60.0, **environment: str) -> str:
+    def restart_with(self, slot: str, **environment: str) -> str:
         """Stop the slot's process in order and start it with these variables too; returns the new name.
 
         The process after that one starts without them again.
         """
         with self._lock:
             self._slots[slot].environment = dict(environment)
-        self.terminate(slot, timeout)
+        self.terminate(slot)
         return self.process_name(slot)
 
     @contextlib.contextmanager
