@@ -248,12 +248,12 @@ def run_migrate(settings: Settings) -> int:
     return 0
 
 
-def run_doctor(settings: Settings) -> int:
-    """Look at everything this installation stands on and say what is wrong. 0 if nothing is."""
+def run_doctor(settings: Settings, *, fix: bool, as_json: bool) -> int:
+    """Look at everything this installation stands on and say what is wrong; mend it. 0 if nothing is left."""
     from jobsched.doctor import examine
 
     _configure_log(settings, "doctor")
-    return examine(settings)
+    return examine(settings, fix=fix, as_json=as_json)
 
 
 def run_up(

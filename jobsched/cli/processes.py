@@ -85,12 +85,17 @@ def migrate() -> int:
 
 
 @click.command()
-def doctor() -> int:
-    """Check settings, servers and schema, and say what is wrong."""
+@click.option("--fix", is_flag=True, help="Mend what is safe to mend, and say what was done.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON document.")
+def doctor(fix: bool, as_json: bool) -> int:
+    """Check servers, processes, queue and history, and say what is wrong.
+
+    One line a check: ok, info, WARN or FAIL. Watches the processes for up to 5 s. Exits 1 on WARN or FAIL.
+    """
     settings = settings_or_local()
     from jobsched import wiring
 
-    return wiring.run_doctor(settings)
+    return wiring.run_doctor(settings, fix=fix, as_json=as_json)
 
 
 COMMANDS = (up, api, poller, worker, migrate, doctor)

@@ -57,13 +57,18 @@ def check_schema(cursor: Cursor) -> None:
 
     Migrations that it does not know are welcome: during an upgrade the old processes run on the new schema.
     """
-    cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (_TABLE,))
-    row = cursor.fetchone()
-    applied: set[str] = set()
-    if row and row[0]:
-        cursor.execute(f"SELECT name FROM {_TABLE}")
-        applied = {name for (name,) in cursor.fetchall()}
-    if missing := [name for name in expected() if name not in applied]:
+    done = applied_migrations(cursor)
+    if missing := [name for name in expected() if name not in done]:
         raise SchemaMismatch(
             f"The database lacks {len(missing)} migration(s), first {missing[0]}. Run `jobsched migrate`."
         )
+
+
+def applied_migrations(cursor: Cursor) -> set[str]:
+    """The names of all migrations that the database has had."""
+    cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (_TABLE,))
+    row = cursor.fetchone()
+    if not (row and row[0]):
+        return set()
+    cursor.execute(f"SELECT name FROM {_TABLE}")
+    return {name for (name,) in cursor.fetchall()}

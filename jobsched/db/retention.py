@@ -17,7 +17,8 @@ from jobsched.db.connection import Cursor, Link
 from jobsched.log import get_logger
 
 DAYS_AHEAD = 14
-_LOCK = 0x6A6F6273_0002  # advisory lock: one process at a time changes partitions
+LOCK = 0x6A6F6273_0002
+"""Advisory lock: one process at a time changes partitions."""
 _NAME = re.compile(r"execution_history_(\d{8})_(\d{8})")
 
 log = get_logger()
@@ -31,7 +32,7 @@ def maintain(link: Link, history_days: int) -> tuple[int, int]:
     """
     made = dropped = 0
     with link.transaction() as cursor:
-        cursor.execute("SELECT pg_try_advisory_xact_lock(%s), current_date", (_LOCK,))
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s), current_date", (LOCK,))
         row = cursor.fetchone()
         assert row is not None
         if not row[0]:
@@ -48,9 +49,18 @@ def maintain(link: Link, history_days: int) -> tuple[int, int]:
     return made, dropped
 
 
-def rows_in_default(link: Link) -> bool:
-    """Whether history fell into the default partition, which means that no partition was made for its day."""
-    return bool(link.execute("SELECT EXISTS (SELECT 1 FROM execution_history_default)")[0][0])
+def missing(link: Link, history_days: int) -> list[date]:
+    """The first days of the partitions that are wanted from today to 14 days ahead and do not exist."""
+    with link.transaction() as cursor:
+        cursor.execute("SELECT current_date")
+        row = cursor.fetchone()
+        assert row is not None
+        return [start for start, _end in _wanted(row[0], history_days, _existing(cursor))]
+
+
+def name_of(start: date, end: date) -> str:
+    """The name of the partition from ``start`` to before ``end``."""
+    return f"execution_history_{start:%Y%m%d}_{end:%Y%m%d}"
 
 
 def _existing(cursor: Cursor) -> list[tuple[str, date, date]]:
@@ -100,7 +110,7 @@ def _attempt(cursor: Cursor, action: Callable[[], None], what: object) -> int:
 
 
 def _create(cursor: Cursor, start: date, end: date) -> None:
-    name = sql.Identifier(f"execution_history_{start:%Y%m%d}_{end:%Y%m%d}")
+    name = sql.Identifier(name_of(start, end))
     cursor.execute(
         sql.SQL("CREATE TABLE {} (LIKE execution_history INCLUDING DEFAULTS INCLUDING CONSTRAINTS)").format(
             name

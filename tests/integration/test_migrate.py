@@ -83,7 +83,7 @@ def test_partitions_stand_for_today_and_fourteen_days_ahead_and_old_ones_are_dro
     )
     assert retention.maintain(link, history_days=30) == (0, 1)
     assert len(link.execute(names)) == 15
-    assert not retention.rows_in_default(link)
+    assert retention.missing(link, history_days=30) == []
     link.close()
 
 
