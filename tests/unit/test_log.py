@@ -1,5 +1,7 @@
 import json
 import logging
+import os
+import sys
 import threading
 
 import pytest
@@ -50,3 +52,54 @@ def test_secrets_never_reach_a_line(capsys):
     text = json.dumps(lines(capsys))
     assert not [secret for secret in ("jsk_1", "hunter2", "jsk_2") if secret in text]
     assert "postgres://me:***@db/x" in text
+
+
+def test_what_is_filtered_can_be_asked_for_before_it_is_made():
+    log.configure(json=True, level="info")
+    assert (log.enabled("debug"), log.enabled("info")) == (False, True)
+    log.configure(json=True, level="debug")
+    assert log.enabled("debug")
+    log.configure(json=True, level="warning")
+    assert not log.enabled("info")
+
+
+@pytest.mark.parametrize("broken", ["full disk", "reader gone", "closed", "none"])
+def test_a_log_that_cannot_be_written_breaks_nobody_and_is_told_once_it_can_be(broken, monkeypatch, capsys):
+    log.configure(json=True, level="info", process="worker")
+    stream = {
+        "full disk": lambda: os.fdopen(os.open("/dev/full", os.O_WRONLY), "w"),
+        "none": lambda: None,
+    }.get(broken)
+    if stream is not None:
+        bad = stream()
+    else:
+        reader, writer = os.pipe()
+        bad = os.fdopen(writer, "w")
+        os.close(reader)
+        if broken == "closed":
+            bad.close()
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", bad)
+        early.info("one")
+        early.error("two")
+        logging.getLogger("redis").warning("three")
+    if bad is not None:
+        bad.close()  # nothing is left in it to be written
+    early.info("four")
+    told, four = lines(capsys)
+    assert (told["event"], told["lines"], told["level"], told["process"]) == (
+        "log_lines_lost",
+        3,
+        "warning",
+        "worker",
+    )
+    assert four["event"] == "four"
+    early.info("five")
+    assert [line["event"] for line in lines(capsys)] == ["five"]
+
+
+def test_text_that_is_no_utf_8_is_written_all_the_same(capfd):
+    log.configure(json=False, level="info")
+    early.info("said", text="\ud800")
+    logging.getLogger("redis").warning("\udcff")
+    assert "\\udcff" in capfd.readouterr().err
