@@ -48,8 +48,8 @@ def main(
 ) -> None:
     """Run jobsched under load while faults strike it, and account for every execution.
 
-    Without --scenario: seeds of random faults. Each leaves OUT/seed-N.json and, beside it, the timeline and what
-    was found; one that has a result is not run again, so that an interrupted series goes on. Exit code 1 if
+    Without --scenario: seeds of random faults. Each leaves OUT/seed-N.json and, in a folder beside
+    it, the timeline, all logs and all calls; one that has a result is not run again, so that an interrupted series goes on. Exit code 1 if
     anything was lost, sent twice without a reason, in a wrong state, late, stuck or left over.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -73,10 +73,9 @@ def _seed(seed: int, seconds: float, every: float, rate: float, out: Path, again
         print(f"seed {seed}: has a result ({'passed' if told['passed'] else 'FAILED'}), not run again")
         return bool(told["passed"])
     print(f"seed {seed}: {seconds:g} s of load, a fault every {every:g} s …", flush=True)
-    result, timeline = run_seed(seed, seconds, every=every, rate=rate)
+    result = run_seed(seed, seconds, path.with_suffix(""), every=every, rate=rate)
     told = result.as_json()
     path.write_text(json.dumps(told, indent=1) + "\n")
-    path.with_suffix(".timeline.txt").write_text(timeline)
     print(report.of_seed(told), flush=True)
     return result.passed
 

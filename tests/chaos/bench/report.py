@@ -20,9 +20,9 @@ def of_seed(told: dict[str, Any]) -> str:
     effective = sum(strike["took_effect"] for strike in told["strikes"])
     lines = [
         f"seed {told['seed']}: {'passed' if told['passed'] else 'FAILED'}: "
-        f"{figures.get('completed', 0):,.0f} executions, {figures.get('completed_per_second', 0):.0f}/s, "
+        f"{figures.get('executions', 0):,.0f} executions, {figures.get('completed_per_second', 0):.0f}/s, "
         f"{effective} of {len(told['strikes'])} faults took effect, "
-        f"{figures.get('explained_duplicates', 0):.0f} explained duplicates, "
+        f"{figures.get('duplicates_explained', 0):.0f} explained duplicates, "
         f"drained after {_seconds(told['drained_after'])}"
     ]
     for name in FINDINGS:
@@ -71,17 +71,17 @@ def _seeds(seeds: list[dict[str, Any]]) -> str:
         rows.append(
             [
                 str(told["seed"]),
-                f"{figures['completed']:,.0f}",
+                f"{figures['executions']:,.0f}",
                 f"{figures['completed_per_second']:.0f}",
                 f"{sum(strike['took_effect'] for strike in told['strikes'])}/{len(told['strikes'])}",
-                f"{figures['explained_duplicates']:.0f}",
+                f"{figures['duplicates_explained']:.0f}",
                 *(str(len(verdict[name])) for name in FINDINGS),
                 _seconds(told["drained_after"]),
             ]
         )
     total = [
         "all",
-        f"{sum(told['verdict']['figures']['completed'] for told in seeds):,.0f}",
+        f"{sum(told['verdict']['figures']['executions'] for told in seeds):,.0f}",
         f"{min(told['verdict']['figures']['completed_per_second'] for told in seeds):.0f} at least",
         "/".join(
             str(n)
@@ -90,7 +90,7 @@ def _seeds(seeds: list[dict[str, Any]]) -> str:
                 sum(len(told["strikes"]) for told in seeds),
             )
         ),
-        f"{sum(told['verdict']['figures']['explained_duplicates'] for told in seeds):.0f}",
+        f"{sum(told['verdict']['figures']['duplicates_explained'] for told in seeds):.0f}",
         *(str(sum(len(told["verdict"][name]) for told in seeds)) for name in FINDINGS),
         _seconds(max((told["drained_after"] or 0.0) for told in seeds)) + " at most",
     ]

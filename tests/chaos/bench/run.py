@@ -6,11 +6,13 @@ import random
 import threading
 import time
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tests.chaos.bench import collect
 from tests.chaos.bench.accountant import account
 from tests.chaos.bench.cluster import Cluster
+from tests.chaos.bench.evidence import keep, timeline_with_logs
 from tests.chaos.bench.faults import FAULTS
 from tests.chaos.bench.load import Load
 from tests.chaos.bench.plan import Planned, chance_of, make_plan
@@ -61,14 +63,15 @@ class Result:
         return {"passed": self.passed, **asdict(self), "strikes": strikes, "verdict": verdict}
 
 
-def run_seed(seed: int, seconds: float, *, every: float = 5.0, rate: float = 200.0) -> tuple[Result, str]:
-    """Run ``seconds`` of load with a fault every ``every`` seconds. Returns the result and the timeline as text."""
+def run_seed(seed: int, seconds: float, folder: Path, *, every: float = 5.0, rate: float = 200.0) -> Result:
+    """Run ``seconds`` of load with a fault every ``every`` seconds; the evidence goes to ``folder``."""
     plan = make_plan(seed, seconds, every)
     with Cluster() as cluster:
         cluster.wait_until_whole(60)
         began = time.time()
         until = began + WARM_UP + seconds
-        load = Load(cluster.urls, cluster.key, cluster.target_url, seed, rate=rate, until=until)
+        calls = cluster.stand.folder / "calls.jsonl"
+        load = Load(cluster.urls, cluster.key, cluster.target_url, seed, rate=rate, until=until, log=calls)
         load.start()
         nemesis = Nemesis(cluster, plan, seed)
         nemesis.run(began + WARM_UP)
@@ -76,7 +79,7 @@ def run_seed(seed: int, seconds: float, *, every: float = 5.0, rate: float = 200
         load.stop()
         nemesis.join()
         last = max((strike.ended for strike in nemesis.strikes), default=time.time())
-        broken = list(nemesis.broken)
+        broken = [*nemesis.broken, *load.broken]
         try:
             cluster.wait_until_whole(60)
         except AssertionError as error:
@@ -85,8 +88,9 @@ def run_seed(seed: int, seconds: float, *, every: float = 5.0, rate: float = 200
         cluster.timeline.add("bench", "drained" if drained_after is not None else "not drained")
         strikes = sorted(nemesis.strikes, key=lambda strike: strike.began)
         verdict = account(**collect.everything(cluster, load), strikes=strikes)
-        text = cluster.timeline.text()
-    return Result(seed, seconds, every, began, machine(), strikes, verdict, drained_after, broken), text
+        result = Result(seed, seconds, every, began, machine(), strikes, verdict, drained_after, broken)
+        keep(folder, timeline_with_logs(cluster.timeline, cluster.logs()), cluster.stand.folder)
+        return result
 
 
 def machine() -> str:
