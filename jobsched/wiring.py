@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from flask import Flask
 
     from jobsched.db.keys import Keys, Role
+    from jobsched.metrics import Registry
 
 T = TypeVar("T")
 
@@ -124,6 +125,7 @@ def make_app(settings: Settings) -> "Flask":
 
 def run_poller(settings: Settings) -> int:
     """Fire, release and reconcile until a stop is asked for. Returns the exit code."""
+    from jobsched import metrics
     from jobsched.poller.process import Poller
     from jobsched.queue.broker import Broker
     from jobsched.queue.connection import check_eviction_policy, connect
@@ -131,12 +133,13 @@ def run_poller(settings: Settings) -> int:
     _configure_log(settings, "poller")
     _arm_failpoint(settings)
     url, redis_url = settings.need_database_url(), settings.need_redis_url()
+    _serve_metrics(settings, metrics.POLLER)
     stop = StopSignal()
     stop.install()
     if not _wait_for_schema(settings, stop, "poller"):
         return 0
     client = connect(redis_url, tls_verify=settings.redis_tls_verify)
-    broker = Broker(client)
+    broker = Broker(client, metrics.foreign_messages.inc)
     if not wait_for(broker.epoch, WAIT_SECONDS, stop, "Redis"):
         return 0
     if (fault := check_eviction_policy(client)) is not None:
@@ -160,6 +163,7 @@ def run_worker(settings: Settings, name: str | None) -> int:
     """Deliver callbacks until a stop is asked for. Returns the exit code."""
     import redis
 
+    from jobsched import metrics
     from jobsched.db.notify import Notifier
     from jobsched.queue.broker import Broker, Waker
     from jobsched.queue.connection import connect
@@ -169,6 +173,7 @@ def run_worker(settings: Settings, name: str | None) -> int:
     _arm_failpoint(settings)
     url, redis_url = settings.need_database_url(), settings.need_redis_url()
     raise_descriptor_limit(settings.concurrency)
+    _serve_metrics(settings, metrics.WORKER)
     stop = StopSignal()
     stop.install()
 
@@ -337,6 +342,14 @@ def _arm_failpoint(settings: Settings) -> None:
         from jobsched import failpoint
 
         failpoint.arm(settings.failpoint)
+
+
+def _serve_metrics(settings: Settings, registry: "Registry") -> None:
+    """From now to the end of the process: also while it waits for its servers, and while it stops."""
+    if settings.metrics_port is not None:
+        from jobsched.metrics.endpoint import Endpoint
+
+        Endpoint(registry, settings.host, settings.metrics_port)
 
 
 def _configure_log(settings: Settings, process: str) -> None:

@@ -38,7 +38,7 @@ CODE = [*SOURCES, *sorted((ROOT / "migrations").glob("*.py"))]
 LAYERS = (
     ("errors", "client", "__init__"),
     ("config", "clock", "log"),
-    ("failpoint",),
+    ("failpoint", "metrics"),
     ("domain",),
     ("db", "queue", "callback", "embedded"),
     ("runtime",),
@@ -71,6 +71,7 @@ FENCES = {
     "pycurl": {"callback"},
     "requests": {"client"},
     "structlog": {"log"},
+    "prometheus_client": {"metrics"},
     "click": {"cli"},
     "rich": {"cli"},
     "croniter": set(),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pycurl
 
+from jobsched import metrics
 from jobsched.callback.answer import MAX_HEAD_BYTES, Headers, read_head
 from jobsched.callback.failure import Failure, classify
 from jobsched.callback.kept import Kept, Path
@@ -301,6 +302,7 @@ class Flight:
             self._refused = reason
             return pycurl.SOCKET_BAD
         self._opened = True
+        metrics.connections.inc()
         try:
             return _Lent(socket.socket(address.family, address.socktype, address.protocol))
         except OSError as error:

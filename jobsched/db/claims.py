@@ -30,7 +30,10 @@ LONGEST_TIMEOUT = 1800.0
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A claimed execution with its job as it is now. Times in seconds."""
+    """A claimed execution with its job as it is now. Times in seconds.
+
+    ``waited``: since it was due, by the database's clock; None where that is no time at all.
+    """
 
     id: int
     project_id: int
@@ -52,6 +55,7 @@ class Claimed:
     max_backoff_seconds: float
     backoff_factor: float
     backoff_jitter: float
+    waited: float | None
     success_status: tuple[str, ...]
     no_retry_status: tuple[str, ...]
 
@@ -119,6 +123,7 @@ RETURNING e.id, e.project_id, e.job_id, e.attempt, e.retry_count, e.trigger, e.q
     COALESCE(e.payload, j.payload)::text, j.api, j.method, j.headers::text,
     j.type = 'AT_MOST_ONCE', j.timeout_seconds, j.follow_redirects,
     j.max_retry_count, j.min_backoff_seconds, j.max_backoff_seconds, j.backoff_factor, j.backoff_jitter,
+    CASE WHEN isfinite(e.due_at) THEN extract(epoch FROM e.started_at - e.due_at)::float8 END,
     j.success_status, j.no_retry_status
 """
 _HEADERS = 11  # the place of j.headers above

@@ -1,4 +1,4 @@
-"""Figures for /queue/stats and /ready, all from Postgres.
+"""Figures for /queue/stats, /metrics and /ready, all from Postgres.
 
 Time stamps are good enough here: these are figures for people. Who is dead is decided elsewhere, by watching
 beats; a process that nobody watches any more is left out once it has been silent for SILENT_SECONDS.
@@ -47,6 +47,77 @@ SELECT count(*), max(lag_seconds), (
 )
 FROM worker_process WHERE kind = 'poller' AND {_ALIVE}
 """
+
+_EXECUTIONS = """
+SELECT queue, state, count(*), GREATEST(COALESCE(extract(epoch FROM clock_timestamp() - min(due_at)
+    FILTER (WHERE state IN ('pending', 'queued', 'retrying') AND due_at <= now() AND isfinite(due_at))), 0), 0)::float8
+FROM execution GROUP BY queue, state ORDER BY queue, state
+"""
+
+_DEAD_LETTERS = """
+SELECT queue, COALESCE(error_code, 'none'), count(*) FROM dead_letter GROUP BY 1, 2 ORDER BY 1, 2
+"""
+
+# By their names, which retention.name_of gives them.
+_COVERED = """
+WITH part AS (
+    SELECT to_date(split_part(c.relname, '_', 3), 'YYYYMMDD') AS first_day,
+        to_date(split_part(c.relname, '_', 4), 'YYYYMMDD') AS end_day
+    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+    WHERE i.inhparent = 'execution_history'::regclass AND c.relname ~ '^execution_history_[0-9]{8}_[0-9]{8}$'
+)
+SELECT GREATEST(extract(epoch FROM min(day) AT TIME ZONE 'UTC' - clock_timestamp()), 0)::float8
+FROM generate_series((now() AT TIME ZONE 'UTC')::date, now() AT TIME ZONE 'UTC' + interval '60 days', '1 day') AS day
+WHERE NOT EXISTS (SELECT FROM part WHERE day >= first_day AND day < end_day)
+"""
+
+# Of other users' sessions xact_start is null, unless we are a member of pg_monitor.
+_VITALS = f"""
+SELECT extract(epoch FROM clock_timestamp())::float8,
+    (SELECT GREATEST(extract(epoch FROM clock_timestamp() - min(next_execution_time)), 0)::float8
+        FROM job_schedule WHERE isfinite(next_execution_time)),
+    (SELECT GREATEST(extract(epoch FROM clock_timestamp() - max(heartbeat_at)), 0)::float8
+        FROM worker_process WHERE kind = 'poller'),
+    (SELECT GREATEST(extract(epoch FROM clock_timestamp() - min(xact_start)), 0)::float8 FROM pg_stat_activity
+        WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()),
+    pg_database_size(current_database()), ({_COVERED}), EXISTS (SELECT FROM execution_history_default)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How many live executions of a queue are in a state, and for how long the oldest that is due has waited."""
+
+    queue: str
+    state: str
+    count: int
+    oldest_due_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetters:
+    """How many dead letters of a queue have an error code."""
+
+    queue: str
+    error_code: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What an operator is woken by. None: nothing is known, or there is no such thing."""
+
+    clock: float
+    """The database's, in Unix time."""
+    schedules_oldest_due_seconds: float | None
+    poller_heartbeat_age_seconds: float | None
+    oldest_transaction_seconds: float | None
+    """Of those in our database that we may see."""
+    size_bytes: int
+    history_covered_seconds: float
+    """From now to the first day without a partition of the history."""
+    history_in_default: bool
+    """History fell into the default partition."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +197,18 @@ class Stats:
         alive, said, overdue = self._rows(_POLLER, {"silent": SILENT_SECONDS})[0]
         known = [lag for lag in (said, overdue) if lag is not None]
         return PollerStats(alive, max(known) if known else None)
+
+    def depths(self) -> list[Depth]:
+        """What is live in each queue, by state, of all projects."""
+        return [Depth(*row) for row in self._rows(_EXECUTIONS, {})]
+
+    def dead_letters(self) -> list[DeadLetters]:
+        """What is dead in each queue, by error code, of all projects."""
+        return [DeadLetters(*row) for row in self._rows(_DEAD_LETTERS, {})]
+
+    def vitals(self) -> Vitals:
+        """How the database and the pollers are."""
+        return Vitals(*self._rows(_VITALS, {})[0])
 
     def _rows(self, statement: str, parameters: dict[str, Any]) -> list[Row]:
         with converted():

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from jobsched import failpoint
+from jobsched import failpoint, metrics
 from jobsched.db import firing, recovery
 from jobsched.db.connection import Cursor, Link
 from jobsched.db.firing import DueSchedule
@@ -28,7 +28,7 @@ class Fired:
     """What one batch did.
 
     ``lag``: seconds that the latest slot was late; ``more``: due rows may be left; ``blocking``: jobs of which a
-    slot was blocked.
+    slot was blocked; ``late``: seconds that each execution comes late; ``reasons``: why how many were skipped.
     """
 
     executions: int = 0
@@ -36,6 +36,8 @@ class Fired:
     lag: float = 0.0
     more: bool = False
     blocking: tuple[int, ...] = ()
+    late: tuple[float, ...] = ()
+    reasons: tuple[tuple[str, int], ...] = ()
 
 
 class Fire:
@@ -58,6 +60,7 @@ class Fire:
                 raise
             log.warning("batch_refused", size=batch, error=str(error))
             return self.run_once(batch // 2)
+        _count(fired)
         if queued:
             failpoint.passing("fire.committed")
             try:
@@ -65,6 +68,7 @@ class Fire:
             except QueueUnavailable as error:
                 # The rows say queued; reconcile pushes them when Redis is back.
                 log.warning("push_failed", executions=len(queued), error=str(error))
+                metrics.push_failures.inc()
         if fired.blocking:
             recovery.unblock_of(self._link, fired.blocking)
         return fired
@@ -99,12 +103,13 @@ class Fire:
             return Fired(more=bool(orphans)), []
         plans = self._plan(cursor, due, now, batch)
         queued = _write(cursor, [plan for _due, plan in plans])
-        count = sum(len(plan.executions) for _due, plan in plans)
-        skipped = sum(slots.count for _due, plan in plans for slots in plan.skipped)
+        late = tuple((now - one.due_at).total_seconds() for _due, plan in plans for one in plan.executions)
+        reasons = tuple((slots.error_code, slots.count) for _due, plan in plans for slots in plan.skipped)
+        skipped = sum(count for _reason, count in reasons)
         lag = max(((now - one.next_execution_time).total_seconds() for one, _plan in plans), default=0.0)
         more = len(due) + len(orphans) >= batch or len(plans) < len(due)
         blocking = tuple(due.job_id for due, plan in plans if plan.blocks)
-        return Fired(count, skipped, lag, more, blocking), queued
+        return Fired(len(late), skipped, lag, more, blocking, late, reasons), queued
 
     def _plan(
         self, cursor: Cursor, due: list[DueSchedule], now: datetime, batch: int
@@ -148,10 +153,19 @@ def _write(cursor: Cursor, plans: list[Plan]) -> list[tuple[str, int]]:
     return queued
 
 
+def _count(fired: Fired) -> None:
+    metrics.slots_fired.inc(fired.executions)
+    metrics.lateness.observe_all(fired.late)
+    metrics.blocked.inc(len(fired.blocking))
+    for reason, count in fired.reasons:
+        metrics.slots_skipped.labels(reason).inc(count)
+
+
 def _queue(due: DueSchedule) -> str:
     return queue_name(due.pool, due.priority)
 
 
 def _set_aside(cursor: Cursor, job_id: int, fault: str) -> None:
     log.error("schedule_set_aside", job_id=job_id, error=fault, seconds=ASIDE)
+    metrics.set_aside.labels("schedule").inc()
     firing.push_aside(cursor, job_id, fault, ASIDE)

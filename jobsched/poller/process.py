@@ -9,11 +9,11 @@ import socket
 import uuid
 from collections.abc import Callable
 
-from jobsched import clock
+from jobsched import clock, metrics
 from jobsched.db import firing, workers
 from jobsched.db.connection import Link
 from jobsched.db.notify import Listener
-from jobsched.errors import DatabaseError
+from jobsched.errors import DatabaseError, JobschedError
 from jobsched.log import get_logger
 from jobsched.poller.fire import Fire, Fired
 from jobsched.poller.housekeeping import Housekeeping
@@ -50,10 +50,15 @@ class Dispatch:
 
     def run_once(self) -> float:
         """Fire and release what is due; return the seconds until something else is."""
+        started = clock.monotonic()
         began = firing.database_clock(self._link)
+        metrics.poller_clock_skew.set((began - clock.utc_now()).total_seconds())
         fired = self._fire.run_once()
         released = self._release.run_once()
         self.lag = fired.lag
+        metrics.lag.set(fired.lag)
+        metrics.last_round.set_to_current_time()
+        metrics.round_duration.observe(clock.monotonic() - started)
         if fired.executions or fired.skipped or released.executions or released.skipped or released.blocked:
             log.debug(
                 "dispatched",
@@ -137,11 +142,12 @@ class Poller:
         self._reconcile = Reconcile(reconciling, broker, loop.wake)
         self._heartbeat = Heartbeat(beating, self.dispatch)
         self._listener = Listener(url, "poller-listen")
+        house = Housekeeping(keeping, broker, history_days)
         self._wake = loop.wake
         self.services = [
             _service("heartbeat", self._heartbeat.run_once),
             _service("listen", self._listen_once),
-            Service("housekeeping", Housekeeping(keeping, broker, history_days).run_once),
+            Service("housekeeping", _counted("housekeeping", house.run_once)),
             _service("reconcile", self._reconcile_once),
             loop,
         ]
@@ -175,4 +181,16 @@ class Poller:
 
 def _service(name: str, run_once: Callable[[], float]) -> Service:
     """A service that is back within 2 s of the end of an outage."""
-    return Service(name, run_once, nap_on_error=0.5, longest_nap_on_error=2.0)
+    return Service(name, _counted(name, run_once), nap_on_error=0.5, longest_nap_on_error=2.0)
+
+
+def _counted(name: str, run_once: Callable[[], float]) -> Callable[[], float]:
+    def run() -> float:
+        try:
+            return run_once()
+        except Exception as error:
+            code = error.code if isinstance(error, JobschedError) else "bug"
+            metrics.service_failures.labels(name, code).inc()
+            raise
+
+    return run

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from jobsched import clock
+from jobsched import clock, metrics
 from jobsched.db import instance, recovery, workers
 from jobsched.db.connection import Link
 from jobsched.db.recovery import Recovered
@@ -66,6 +66,7 @@ class Reconcile:
         dead = self._declare_dead()
         recovered = self._recover()
         unblocked, self._unblocked_up_to = recovery.unblock(self._link, self._unblocked_up_to)
+        metrics.unblocked.inc(unblocked)
         if recovered or unblocked:
             self._wake()
         try:
@@ -90,6 +91,7 @@ class Reconcile:
         for pulse in self._watch.look(pulses, clock.monotonic()):
             if workers.declare_dead(self._link, pulse.id, pulse.beat):
                 log.warning("process_dead", kind=pulse.kind, name=pulse.name, id=str(pulse.id))
+                metrics.declared_dead.labels(pulse.kind).inc()
                 count += 1
         return count
 
@@ -112,6 +114,7 @@ class Reconcile:
         total = 0
         for queue, head in heads.items():
             ids = recovery.requeue_lost(self._link, queue, head)
+            metrics.pushed_again.inc(len(ids))
             self._broker.push([(queue, i) for i in ids])
             total += len(ids)
         return total
@@ -133,6 +136,8 @@ class Reconcile:
         finally:
             self._link.execute("SELECT pg_advisory_unlock(%s)", (_REFILL_LOCK,))
         # A Redis that was empty when nothing waited is no cause for alarm, and the first start looks the same.
+        metrics.refills.inc(pushed > 0)
+        metrics.refilled.inc(pushed)
         tell = log.warning if pushed else log.info
         tell("redis_refilled", executions=pushed, reason="its epoch was missing or not ours")
         return pushed
@@ -160,10 +165,13 @@ def _tell(recovered: Sequence[Recovered]) -> None:
         by_worker[one.worker, one.overdue].append(one)
     for (worker, overdue), theirs in by_worker.items():
         states = Counter(one.state for one in theirs)
+        reason = "overdue" if overdue else "worker_lost"
+        for state, count in states.items():
+            metrics.recovered.labels(reason, state).inc(count)
         log.warning(
             "executions_recovered",
             worker=worker,
-            reason="overdue" if overdue else "worker_lost",
+            reason=reason,
             retrying=states["retrying"],
             failed=states["failed"],
             cancelled=states["cancelled"],

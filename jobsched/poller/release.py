@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from jobsched import clock, failpoint
+from jobsched import clock, failpoint, metrics
 from jobsched.db import firing, recovery, releasing
 from jobsched.db.connection import Cursor, Link
 from jobsched.db.releasing import Waiting
@@ -94,6 +94,9 @@ class Release:
         done = _Round()
         for queue in queues:
             self._release(queue, rooms[queue], done)
+        metrics.released.inc(done.queued)
+        metrics.blocked.inc(done.blocked)
+        metrics.slots_skipped.labels("overlap").inc(done.skipped)
         full = any(room <= 0 for room in rooms.values())
         return Released(done.queued, done.skipped, done.blocked, self._again_in(done, full))
 
@@ -161,6 +164,7 @@ class Release:
             except DatabaseRefused as error:
                 [one] = waiting
                 log.error("execution_set_aside", execution_id=one.id, error=str(error), seconds=ASIDE)
+                metrics.set_aside.labels("execution").inc()
                 releasing.push_aside(outer, one.id, ASIDE)
                 return _Fates()
 
@@ -212,6 +216,7 @@ class Release:
         except QueueUnavailable as error:
             # The rows say queued; reconcile pushes them when Redis is back.
             log.warning("push_failed", executions=len(ids), error=str(error))
+            metrics.push_failures.inc()
             return False
         return True
 

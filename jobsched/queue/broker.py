@@ -4,7 +4,7 @@ A message is an id and nothing else. It may arrive twice, late or never: the cla
 out. Delivery order is FIFO within a queue, which recovery relies on to see what got lost.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import redis
 
@@ -28,8 +28,10 @@ class Broker(Picture):
     One thread at a time may call ``take``; everything else is safe to share between threads.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, on_foreign: Callable[[int], None] = lambda _count: None) -> None:
+        """``on_foreign`` is told how many entries were dropped because they were no execution ids."""
         super().__init__(client)
+        self._on_foreign = on_foreign
         self.foreign = 0
         """Entries dropped so far because they were no execution ids: somebody else writes into our lists."""
         self._turn = 0
@@ -128,4 +130,5 @@ class Broker(Picture):
     def _note_foreign(self, dropped: int) -> None:
         if dropped:
             self.foreign += dropped
+            self._on_foreign(dropped)
             self._log.warning("foreign_messages_dropped", dropped=dropped, total=self.foreign)

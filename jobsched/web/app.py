@@ -14,7 +14,7 @@ from jobsched.clock import monotonic
 from jobsched.db.connection import converted
 from jobsched.errors import DatabaseError, DatabaseUnavailable
 from jobsched.log import get_logger
-from jobsched.web import auth, errors
+from jobsched.web import auth, errors, figures
 from jobsched.web.api import bulk, dead_letters, executions, jobs, schedules, signing_secrets, system
 from jobsched.web.docs_page import CSP, render_docs, stylesheet
 from jobsched.web.idempotency import Once, after_commit
@@ -75,13 +75,15 @@ def _frame_requests(app: Flask) -> None:
         response.headers["X-Request-Id"] = errors.request_id()
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers.setdefault("Cache-Control", "no-store")
+        seconds = monotonic() - g.began
+        figures.count(response, seconds)
         log.debug(
             "request",
             request_id=errors.request_id(),
             method=request.method,
             path=request.path,
             status=response.status_code,
-            milliseconds=round((monotonic() - g.began) * 1000, 2),
+            milliseconds=round(seconds * 1000, 2),
         )
         return response
 

@@ -109,9 +109,15 @@ _OF_A_POST: Final = (
 )
 
 
-def responses(answers: Mapping[int, type[BaseModel] | None], faults: Iterable[int]) -> dict[str, Any]:
-    """The ``responses`` of an operation, as flask-openapi3 takes them."""
-    described: dict[str, Any] = {str(status): model for status, model in answers.items()}
+def responses(
+    answers: Mapping[int, type[BaseModel] | None], faults: Iterable[int], text: str | None = None
+) -> dict[str, Any]:
+    """The ``responses`` of an operation, as flask-openapi3 takes them.
+
+    ``text``: what is answered is plain text; its title.
+    """
+    plain = {"content": {"text/plain": {"schema": {"type": "string", "title": text}}}}
+    described: dict[str, Any] = {str(status): plain if text else model for status, model in answers.items()}
     for status in faults:
         described[str(status)] = {
             "description": DESCRIPTIONS[status],
@@ -216,7 +222,8 @@ def _examples() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _of_schema(schema: Schema) -> list[str]:
-    return _keys(schema.get("$ref", "").removeprefix(_SCHEMAS))
+    name: str = schema.get("$ref") or schema.get("title", "")
+    return _keys(name.removeprefix(_SCHEMAS))
 
 
 def _of_status(status: int, method: str) -> list[str]:

@@ -254,6 +254,13 @@ EXAMPLES: Final[Mapping[str, Mapping[str, Any]]] = {
             "pollerLagSeconds": 0.012,
         }
     },
+    "Metrics": {
+        "Two of the figures": (
+            "# HELP jobsched_lag_seconds By how much firing is late.\n# TYPE jobsched_lag_seconds gauge\n"
+            "jobsched_lag_seconds 0.012\n# HELP jobsched_executions Live executions, by queue and state.\n"
+            '# TYPE jobsched_executions gauge\njobsched_executions{queue="default",state="queued"} 3.0\n'
+        )
+    },
     "Health": {"Alive": {"status": "ok"}},
     "Readiness": {
         "All is well": {"status": "ok", "checks": _CHECKS},

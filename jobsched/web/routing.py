@@ -102,6 +102,7 @@ class Api:
         headers: tuple[str, ...] = (),
         max_body: int = MAX_BODY_BYTES,
         secret_answer: bool = False,
+        text: str | None = None,
     ) -> Callable[[View], View]:
         """Declare the decorated view. ``role`` None: open to everyone.
 
@@ -111,6 +112,7 @@ class Api:
         docstring becomes the document's text. ``conditions`` are the headers that it looks at besides the usual
         ones; ``ndjson``: the body, a list, may come as one JSON value a line. ``max_body`` (bytes) is what a POST
         with an Idempotency-Key may carry; with ``secret_answer`` its answer is not kept for a repetition.
+        ``text``: what is answered is plain text; the title under which the document shows an example of it.
         """
 
         is_post = method == "POST"
@@ -149,7 +151,7 @@ class Api:
                 summary=summary.rstrip("."),
                 description=" ".join(description.split()) or summary,
                 operation_id=view.__name__,
-                responses=responses(answers, _fault_statuses(method, rule, role, body, faults)),
+                responses=responses(answers, _fault_statuses(method, rule, role, body, faults), text),
                 security=[{BEARER: []}] if role is not None else [],
                 openapi_extensions={"x-required-role": role} if role is not None else None,
                 endpoint=view.__name__,

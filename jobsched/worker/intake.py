@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 from uuid import UUID
 
-from jobsched import clock, failpoint
+from jobsched import clock, failpoint, metrics
 from jobsched.db import claims
 from jobsched.db.claims import Claimed
 from jobsched.db.connection import Cursor, Link
@@ -114,6 +114,7 @@ class Intake:
                 self._fill()
             except QueueUnavailable as error:
                 log.warning("queue_away", error=str(error))
+                metrics.takes_failed.inc()
                 self._stopping.wait(_PAUSE)
             except Exception:
                 log.exception("intake_failed")
@@ -168,6 +169,7 @@ class Intake:
                         return self._seat(owner, self._claim(owner, ids))
                     except DatabaseError as error:
                         log.warning("claim_postponed", executions=len(ids), error=str(error))
+                        metrics.claims_postponed.inc()
             if self._stopping.wait(_PAUSE):
                 return []
 
@@ -179,7 +181,10 @@ class Intake:
             log.error("claim_refused", execution_id=execution, error=str(error))
 
         claims.in_halves(lambda part: claimed.extend(claims.claim(self._link, owner, part)), ids, refuse)
+        metrics.claimed.inc(len(claimed))
+        metrics.start_delay.observe_all(one.waited for one in claimed if one.waited is not None)
         if len(claimed) < len(ids):
+            metrics.dropped.inc(len(ids) - len(claimed))
             found = {one.id for one in claimed}
             log.debug("messages_dropped", executions=[i for i in ids if i not in found][:20])
         return claimed
@@ -193,6 +198,7 @@ class Intake:
         if standing:
             # An older attempt of theirs, given up under another id, has not ended here yet.
             claims.hand_back(self._link, owner, [seat.claimed.id for seat in standing])
+            metrics.handed_back.inc(len(standing))
         return seated
 
     def _send(self, seated: list[Seat]) -> None:

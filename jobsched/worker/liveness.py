@@ -13,7 +13,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 
-from jobsched import clock
+from jobsched import clock, metrics
 from jobsched.db import claims, workers
 from jobsched.db.connection import Link
 from jobsched.errors import DatabaseError, QueueUnavailable
@@ -66,6 +66,7 @@ class Liveness:
             self._abort_cancelled()
         except DatabaseError as error:
             log.warning("beat_failed", error=str(error))
+            metrics.beats.labels("failed").inc()
         return LOOK_EVERY
 
     def leave(self) -> None:
@@ -98,13 +99,16 @@ class Liveness:
         turns = self._deliver().turns
         if turns == self._turns:
             log.warning("deliver_loop_still", since_beats=1)
+            metrics.beats.labels("loop_still").inc()
             return
         id = self._identity.present
         assert id is not None
         at = clock.monotonic()
         if not workers.beat(self._link, id, in_flight=len(self._seats)):
+            metrics.beats.labels("refused").inc()
             self._give_up("its row says that it is dead")
             return
+        metrics.beats.labels("committed").inc()
         self._turns = turns
         self._beaten_at = at
         self._identity.prove(id, at)
@@ -113,6 +117,7 @@ class Liveness:
     def _give_up(self, reason: str) -> None:
         """Others may have our executions now: abort what may be repeated, and start over with a new id."""
         log.warning("identity_given_up", reason=reason, in_flight=len(self._seats))
+        metrics.given_up.inc()
         self._identity.give_up()
         ids = [seat.claimed.id for seat in self._seats.all() if not seat.claimed.at_most_once]
         self._deliver().abort(ids, "interrupted", "The worker was taken for dead during this call.")
@@ -131,10 +136,12 @@ class Liveness:
             seating.release()
         if returned:
             log.warning("unknown_rows_returned", executions=[i for _queue, i in returned][:20])
+            metrics.unknown_rows.inc(len(returned))
             try:
                 self._broker.push(returned)
             except QueueUnavailable as error:
                 log.warning("push_failed", executions=len(returned), error=str(error))
+                metrics.push_failures.inc()
 
     def _abort_cancelled(self) -> None:
         id = self._identity.present

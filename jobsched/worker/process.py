@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import redis
 
-from jobsched import clock
+from jobsched import clock, metrics
 from jobsched.callback.guard import Guard
 from jobsched.callback.model import Call
 from jobsched.callback.resolver import Resolver
@@ -95,6 +95,8 @@ class Worker:
         self.name = name
         self._grace = settings.shutdown_grace
         self._seats = Seats(settings.concurrency)
+        metrics.seats.set(settings.concurrency)
+        metrics.seats_used.set_function(lambda: len(self._seats))
         self._identity = Identity()
         self._record_link, self._beat_link = Link(url, "worker-record"), Link(url, "worker-beat")
         self._presence = RqPresence(
@@ -121,7 +123,7 @@ class Worker:
         self._deliver = Deliver(make_carrier, self._recorder.results, self._may_start)
         self._intake = Intake(
             url,
-            Broker(connect()),
+            Broker(connect(), metrics.foreign_messages.inc),
             waker,
             settings.pools,
             self._seats,
@@ -164,6 +166,7 @@ class Worker:
         if not self._seats.wait_until_empty(max(0.0, left)):
             ids = [seat.claimed.id for seat in self._seats.all()]
             log.warning("calls_interrupted", count=len(ids))
+            metrics.interrupted.inc(len(ids))
             self._deliver.abort(ids, "interrupted", "The worker was stopped before the target had answered.")
         left = self._grace - (clock.monotonic() - began)
         clean = self._seats.wait_until_empty(max(RECORDING_TIME - 1.0, left - 1.0))

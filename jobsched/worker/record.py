@@ -5,12 +5,12 @@ was received is forgotten.
 """
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from jobsched import clock, failpoint
+from jobsched import clock, failpoint, metrics
 from jobsched.callback.model import Result
 from jobsched.db import claims
 from jobsched.db.claims import Ended, Recorded
@@ -127,6 +127,7 @@ class Recorder:
                 return
             except DatabaseError as error:
                 log.warning("recording_postponed", outcomes=len(batch), error=str(error))
+                metrics.recordings_postponed.inc()
             except Exception:
                 log.exception("recording_failed", outcomes=len(batch))
             self._pause.wait(pause)
@@ -157,7 +158,9 @@ class Recorder:
 
         def refuse(one: Ended, error: DatabaseRefused) -> None:
             log.error("outcome_unrecordable", execution_id=one.id, error=str(error))
-            recorded.extend(claims.finish(self._link, owner, self._worker_name, [without_capture(one)]))
+            bare = without_capture(one)
+            recorded.extend(claims.finish(self._link, owner, self._worker_name, [bare]))
+            ended[ended.index(one)] = bare
 
         claims.in_halves(act, ended, refuse)
         self._after(ended, recorded)
@@ -168,6 +171,8 @@ class Recorder:
             found = {one.id for one in recorded}
             fenced = [one.id for one in ended if one.id not in found]
             log.warning("outcomes_fenced", executions=fenced[:20], count=len(fenced))
+            metrics.fenced.inc(len(fenced))
+        _count(ended, recorded)
         self.succeeded += sum(one.state == "succeeded" for one in recorded)
         self.failed += sum(one.state == "failed" for one in recorded)
         queues = {}
@@ -182,7 +187,20 @@ class Recorder:
 
     def _hand_back(self, owner: UUID, ids: list[int]) -> None:
         returned = claims.hand_back(self._link, owner, ids)
+        metrics.handed_back.inc(len(returned))
         try:
             self._broker.push(returned)
         except QueueUnavailable as error:
             log.warning("push_failed", executions=len(returned), error=str(error))
+            metrics.push_failures.inc()
+
+
+def _count(ended: list[Ended], recorded: list[Recorded]) -> None:
+    """Attempts that are recorded, by outcome, and how long the calls among them took."""
+    attempts = {one.id: one for one in ended}
+    outcomes = Counter((one.state, attempts[one.id].error_code or "none") for one in recorded)
+    for (state, code), count in outcomes.items():
+        metrics.attempts.labels(state, code).inc(count)
+    metrics.attempt_duration.observe_all(
+        one.duration_ms / 1000 for one in ended if one.duration_ms is not None
+    )

@@ -1,4 +1,4 @@
-"""/queue/stats, /health, /ready"""
+"""/queue/stats, /metrics, /health, /ready"""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
@@ -6,6 +6,7 @@ from typing import Any, Final
 from flask import Response
 from flask_openapi3.models.tag import Tag
 
+from jobsched import metrics
 from jobsched.clock import rfc3339
 from jobsched.db.connection import converted
 from jobsched.db.stats import QueueStats
@@ -13,7 +14,7 @@ from jobsched.domain.queues import pool_of, queues_of
 from jobsched.errors import DatabaseError, JobschedError, SchemaMismatch
 from jobsched.log import get_logger
 from jobsched.queue.broker import RqCounts
-from jobsched.web import schemas, serialize
+from jobsched.web import figures, schemas, serialize
 from jobsched.web.auth import principal
 from jobsched.web.probe import Probe
 from jobsched.web.routing import Api
@@ -63,6 +64,15 @@ def register(api: Api, services: Services) -> None:
                 "pollerLagSeconds": services.stats.poller().lag_seconds,
             }
         )
+
+    @api.route("GET", "/metrics", tag=TAG, role="read", answers={200: None}, text="Metrics")
+    def read_metrics() -> Response:
+        """Read the figures for Prometheus.
+
+        Those of the whole installation and of this API process, in Prometheus' text format 0.0.4. While Redis is
+        away its figures are left out. Pollers and workers serve their own on ports of their own.
+        """
+        return Response(figures.exposition(services), content_type=metrics.CONTENT_TYPE)
 
     @api.route("GET", "/health", tag=TAG, answers={200: schemas.Health}, any_query=True)
     def health() -> Response:

@@ -1,0 +1,198 @@
+"""Metrics: what is shown and how, that the documents list it, and that alarms ask for what there is."""
+
+import re
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.parser import text_string_to_metric_families
+
+from jobsched import metrics
+from jobsched.errors import ConfigError
+from jobsched.metrics.endpoint import Endpoint
+from tests.test_contract import table
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+#: Where docs/metrics.md lists what.
+CHAPTERS = {
+    "Of the whole installation": metrics.Installation().registry,
+    "Of an API process": metrics.API,
+    "Of a poller": metrics.POLLER,
+    "Of a worker": metrics.WORKER,
+}
+BOTH = "Of pollers and workers"
+#: What others show: Prometheus itself, and the exporter of machines.
+FOREIGN = {"up", "node_filesystem_avail_bytes", "node_filesystem_size_bytes"}
+
+
+def samples(text: bytes) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Every sample of an answer, as Prometheus' own parser reads it."""
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+    }
+
+
+def ours(registry: CollectorRegistry) -> dict[str, tuple[str, list[str], str]]:
+    """Kind, labels and meaning of each figure of ours that a process shows, by name."""
+    found = {}
+    for metric in registry._collector_to_names:
+        if isinstance(metric, MetricWrapperBase):
+            [family] = metric.describe()
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            found[name] = (family.type, list(metric._labelnames), family.documentation)
+    return found
+
+
+def test_the_document_lists_what_each_process_shows() -> None:
+    def told(chapter: str) -> dict[str, tuple[str, list[str], str]]:
+        return {
+            row["name"]: (row["type"], row["labels"].replace("–", "").split(), row["meaning"])
+            for row in table(chapter, "metrics.md")
+        }
+
+    both = told(BOTH)
+    for chapter, registry in CHAPTERS.items():
+        shared = both if chapter in ("Of a poller", "Of a worker") else {}
+        assert told(chapter) | shared == ours(registry), chapter
+
+
+def test_names_are_prometheus_own() -> None:
+    names: list[str] = []
+    for registry in CHAPTERS.values():
+        for name, (kind, labels, meaning) in ours(registry).items():
+            names += [name]
+            assert re.fullmatch(r"jobsched(_[a-z]+)+", name)
+            assert name.endswith("_total") == (kind == "counter"), name
+            assert kind != "histogram" or name.endswith("_seconds"), name
+            assert not {"job", "instance", "id", "url", "host"} & {*labels}, name
+            assert meaning.endswith((".", ")")), name
+    shared = len(table(BOTH, "metrics.md"))
+    assert len(names) - len(set(names)) == shared
+
+
+def test_many_values_at_once_are_counted_as_one_after_the_other() -> None:
+    values = [0.0, 0.01, 0.0100001, 3, 1e9, -2]
+    registry = CollectorRegistry()
+    at_once = metrics.Spread("a_seconds", "At once.", buckets=(0.01, 1, 5), registry=registry)
+    single = Histogram("b_seconds", "One by one.", buckets=(0.01, 1, 5), registry=registry)
+    at_once.observe_all(values[:3])
+    at_once.observe_all(iter(values[3:]))
+    at_once.observe_all([])
+    for value in values:
+        single.observe(max(0.0, value))
+    found = samples(metrics.exposition(registry))
+    first = {name[1:]: value for (name, _), value in found.items() if name.startswith("a")}
+    assert first == {name[1:]: value for (name, _), value in found.items() if name.startswith("b")}
+    assert found["a_seconds_bucket", frozenset({("le", "0.01")})] == 3
+    assert found["a_seconds_count", frozenset()] == 6
+
+
+@pytest.mark.parametrize("registry", [metrics.API, metrics.POLLER, metrics.WORKER])
+def test_each_process_shows_its_memory_and_nothing_twice(registry: CollectorRegistry) -> None:
+    text = metrics.exposition(registry, metrics.Installation().registry)
+    families = [family.name for family in text_string_to_metric_families(text.decode())]
+    assert {"process_resident_memory_bytes", "process_open_fds", "python_info"} <= {*families}
+    assert len(families) == len({*families})
+    assert not any(name.endswith("_created") for name, _ in samples(text))
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    Counter("seen_total", "Times.", registry=registry).inc(3)
+    return registry
+
+
+@pytest.fixture
+def endpoint(registry: CollectorRegistry) -> Iterator[Endpoint]:
+    endpoint = Endpoint(registry, "127.0.0.1", 0)
+    yield endpoint
+    endpoint.close()
+
+
+def get(port: int, path: str = "/metrics", method: str = "GET") -> tuple[int, Any, bytes]:
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.headers, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers, error.read()
+
+
+def test_a_process_serves_its_figures_at_one_path(endpoint: Endpoint) -> None:
+    status, headers, body = get(endpoint.port, "/metrics?debug=1")
+    assert (status, headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    assert samples(body) == {("seen_total", frozenset()): 3}
+    assert headers["Server"] == "jobsched"
+    assert get(endpoint.port, method="HEAD")[::2] == (200, b"")
+    assert get(endpoint.port, "/")[0] == 404
+    assert get(endpoint.port, method="POST")[0] == 501
+
+
+def test_a_reader_that_goes_away_or_dawdles_stops_nobody(endpoint: Endpoint) -> None:
+    with socket.create_connection(("127.0.0.1", endpoint.port)):
+        socket.create_connection(("127.0.0.1", endpoint.port)).close()
+        assert get(endpoint.port)[0] == 200
+
+
+def test_a_port_that_is_taken_is_a_wrong_setting(endpoint: Endpoint, registry: CollectorRegistry) -> None:
+    with pytest.raises(ConfigError, match=f"JOBSCHED_METRICS_PORT: cannot listen on port {endpoint.port}: "):
+        Endpoint(registry, "127.0.0.1", endpoint.port)
+
+
+def test_a_host_that_is_none_is_a_wrong_setting(registry: CollectorRegistry) -> None:
+    with pytest.raises(ConfigError, match="JOBSCHED_METRICS_PORT: cannot listen"):
+        Endpoint(registry, "no such host", 0)
+
+
+def test_figures_are_served_over_ipv6_too(registry: CollectorRegistry) -> None:
+    endpoint = Endpoint(registry, "::1", 0)
+    with urllib.request.urlopen(f"http://[::1]:{endpoint.port}/metrics", timeout=10) as answer:
+        assert answer.status == 200
+    endpoint.close()
+
+
+def alarms() -> list[dict[str, Any]]:
+    [group] = yaml.safe_load((DOCS / "alerts.yml").read_text())["groups"]
+    return [*group["rules"]]
+
+
+@pytest.mark.parametrize("alarm", alarms(), ids=lambda alarm: alarm["alert"])
+def test_an_alarm_asks_for_what_there_is(alarm: dict[str, Any]) -> None:
+    """Names of figures and of their labels; Prometheus' own checker (promtool) is no Python."""
+    known: dict[str, set[str]] = {name: {"job", "instance", "mountpoint"} for name in FOREIGN}
+    for registry in CHAPTERS.values():
+        known |= {name: {*labels, "instance"} for name, (_, labels, _) in ours(registry).items()}
+    expression = alarm["expr"]
+    assert {*alarm} - {"for"} == {"alert", "expr", "labels", "annotations"}
+    assert alarm["labels"]["severity"] in {"page", "ticket"}
+    assert expression.count("(") == expression.count(")")
+    used = set(re.findall(r"\b(?:jobsched|node)_\w+|\bup\b", re.sub(r'"[^"]*"', "", expression)))
+    assert used
+    assert used <= known.keys()
+    labels = {label for name in used for label in known[name]}
+    asked = re.findall(r"(\w+)=~?\"", expression)
+    asked += (
+        re.split(r",\s*", ", ".join(re.findall(r"\bby \(([^)]*)\)", expression)))
+        if " by " in expression
+        else []
+    )
+    told = re.findall(r"\$labels\.(\w+)", alarm["annotations"]["summary"])
+    assert {*asked, *told} <= labels
+    assert {*told} <= {*asked}
+
+
+def test_every_alarm_stands_in_the_runbook_as_it_is() -> None:
+    runbook = re.findall(r"^\*\*(\w+)\.\*\* `([^`]+)`\n\n\S", (DOCS / "operations.md").read_text(), re.M)
+    assert runbook == [(alarm["alert"], " ".join(alarm["expr"].split())) for alarm in alarms()]
