@@ -48,9 +48,9 @@ def main(
 ) -> None:
     """Run jobsched under load while faults strike it, and account for every execution.
 
-    Without --scenario: seeds of random faults. Each leaves OUT/seed-N.json and, in a folder beside
-    it, the timeline, all logs and all calls; one that has a result is not run again, so that an interrupted series goes on. Exit code 1 if
-    anything was lost, sent twice without a reason, in a wrong state, late, stuck or left over.
+    Without --scenario: seeds of random faults. Each leaves OUT/seed-N.json and, in a folder beside it, the
+    timeline, all logs and all calls; one that has a result is not run again, so that an interrupted series goes
+    on. Exit code 1 if anything was lost, sent twice without a reason, in a wrong state, late, stuck or left over.
     """
     out.mkdir(parents=True, exist_ok=True)
     if only_report:

@@ -16,9 +16,8 @@ def timeline_with_logs(timeline: Timeline, logs: dict[str, Path]) -> str:
     """The timeline, and between its lines what each process logged at warning or above."""
     entries = [(entry.at, entry.kind, entry.text) for entry in timeline.entries]
     for name, path in logs.items():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            if (said := _loud(line)) is not None:
-                entries.append((said[0], name, said[1]))
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        entries += [(said[0], name, said[1]) for line in lines if (said := _loud(line)) is not None]
     entries.sort(key=lambda entry: entry[0])
     return "".join(f"{at - timeline.began:8.2f}  {kind:<22} {text}\n" for at, kind, text in entries)
 

@@ -23,7 +23,7 @@ PACE = 5.0
 _BY_HAND = 25.0
 
 #: Executions/s of the recurring jobs for each unit of rate that ``fleet`` is given.
-_PER_UNIT = 0.95
+_PER_UNIT = 0.88
 
 
 class Load:
