@@ -401,8 +401,9 @@ def test_every_log_event_is_explained() -> None:
         for path in SOURCES
         for node in ast.walk(tree(path))
         if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr in {"warning", "error", "exception", "critical"}
+        and isinstance(node.func, ast.Attribute | ast.Name)
+        and ast.unparse(node.func).rpartition(".")[2]
+        in {"warning", "error", "exception", "critical", "Outage"}
         and node.args
         and isinstance(node.args[0], ast.Constant)
         and re.fullmatch(r"[a-z]+(_[a-z]+)+", str(node.args[0].value))

@@ -4,6 +4,7 @@ Only resolve, connect and TLS errors are certain to have happened before the req
 reached the target, 55, 56 and 65 (sending, receiving, rewinding) in particular: their end is unknown.
 """
 
+import errno
 import os
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ _TLS = frozenset(
         pycurl.E_SSL_INVALIDCERTSTATUS,
     }
 )
+NO_DESCRIPTORS = "This worker has no file descriptors left to open a connection with."
+OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _SENTENCES = {
     pycurl.E_GOT_NOTHING: "The target closed the connection without answering.",
     pycurl.E_PARTIAL_FILE: "The answer was cut off inside its body.",
@@ -32,22 +35,42 @@ _SENTENCES = {
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why there is no answer. ``before_request``: certainly nothing of the request was sent."""
+    """Why there is no answer.
+
+    ``before_request``: certainly nothing of the request was sent; ``unfit``: for want of descriptors of our own.
+    """
 
     code: str
     message: str
     before_request: bool
+    unfit: bool = False
 
 
-def classify(number: int, detail: str, *, errno: int, host: str, port: int) -> Failure:
+def for_want_of_descriptors() -> Failure:
+    """Nothing is said of the target; its execution waits for a worker that can call it."""
+    return Failure("interrupted", NO_DESCRIPTORS, True, unfit=True)
+
+
+def out_of_descriptors() -> bool:
+    """Whether this process, or the machine, has no descriptor left."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno in OUT_OF_DESCRIPTORS
+    return False
+
+
+def classify(number: int, detail: str, *, reason: int, host: str, port: int) -> Failure:
     """The failure behind libcurl's ``number`` and its own words ``detail``; a timeout is not judged here.
 
-    ``errno`` is the system's reason, 0 if none.
+    ``reason`` is the system's error number, 0 if none.
     """
     if number == pycurl.E_COULDNT_RESOLVE_HOST:
         return Failure("dns_failed", f"The name {host} cannot be resolved.", True)
+    if reason in OUT_OF_DESCRIPTORS and number in _CONNECT | _TLS:
+        return for_want_of_descriptors()
     if number in _CONNECT:
-        why = os.strerror(errno) if errno else "the host cannot be reached"
+        why = os.strerror(reason) if reason else "the host cannot be reached"
         return Failure("connect_failed", f"No connection to {host} port {port}: {why}.", True)
     if number in _TLS:
         return Failure("tls_failed", f"TLS with {host} failed: {_sentence(detail)}", True)

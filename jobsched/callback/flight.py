@@ -4,6 +4,7 @@ A flight is used for many calls, one after the other. Every hop begins with ``re
 a handle that kept one of them has sent one tenant's Authorization with another tenant's call.
 """
 
+import os
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,13 @@ import pycurl
 
 from jobsched import metrics
 from jobsched.callback.answer import MAX_HEAD_BYTES, Headers, read_head
-from jobsched.callback.failure import Failure, classify
+from jobsched.callback.failure import (
+    OUT_OF_DESCRIPTORS,
+    Failure,
+    classify,
+    for_want_of_descriptors,
+    out_of_descriptors,
+)
 from jobsched.callback.kept import Kept, Path
 from jobsched.callback.model import Call, Phases, Result
 from jobsched.callback.redirect import MAX_REDIRECTS, Request, location_of, next_request
@@ -102,7 +109,7 @@ class Flight:
         self._received = 0
         self._position = 0
         self._refused: str | None = None
-        self._trouble: str | None = None
+        self._trouble: Failure | None = None
         self._opened = False
         self._path: Path | None = None
         self._dead = False
@@ -197,6 +204,7 @@ class Flight:
             sent=self._sent_before or not failure.before_request,
             phases=self._phases(now),
             ended_at=utc_now(),
+            unfit=failure.unfit,
         )
 
     def abandoned(self, code: str, message: str, now: float) -> Result:
@@ -241,7 +249,7 @@ class Flight:
         if self._refused is not None and not sent:
             return self.result(Failure("target_refused", self._refused, True), now)
         if self._trouble is not None and not sent:
-            return self.result(Failure("connect_failed", self._trouble, True), now)
+            return self.result(self._trouble, now)
         assert self.target is not None
         host, port = self.target.host, self.target.port
         if number == pycurl.E_OPERATION_TIMEDOUT:
@@ -250,8 +258,11 @@ class Flight:
                 return self.timed_out(sent, now)
             message = f"No connection to {host} port {port} within {self.call.connect_timeout_seconds:g} s."
             return self.result(Failure("connect_failed", message, True), now)
-        errno = self.curl.getinfo(pycurl.OS_ERRNO)
-        return self.result(classify(number, detail, errno=errno, host=host, port=port), now)
+        reason = self.curl.getinfo(pycurl.OS_ERRNO)
+        failure = classify(number, detail, reason=reason, host=host, port=port)
+        if failure.before_request and not sent and out_of_descriptors():
+            failure = for_want_of_descriptors()  # as where libcurl could not open its certificates
+        return self.result(failure, now)
 
     def _measure(self) -> bool:
         """Add this hop's durations; True if any of the request may have been sent."""
@@ -304,11 +315,17 @@ class Flight:
         self._opened = True
         metrics.connections.inc()
         try:
-            return _Lent(socket.socket(address.family, address.socktype, address.protocol))
+            lent = _Lent(socket.socket(address.family, address.socktype, address.protocol))
+            os.close(os.dup(lent.fileno()))  # as pycurl will
         except OSError as error:
             # Above all EMFILE. An exception here would only be printed.
-            self._trouble = f"This worker cannot open a socket: {error.strerror}."
+            self._trouble = (
+                for_want_of_descriptors()
+                if error.errno in OUT_OF_DESCRIPTORS
+                else Failure("connect_failed", f"This worker cannot open a socket: {error.strerror}.", True)
+            )
             return pycurl.SOCKET_BAD
+        return lent
 
     def _on_connection(self, *path: Any) -> Any:
         """The request is about to be sent. Its connection is new or kept; a dead one is noticed here."""

@@ -55,3 +55,5 @@ class Result:
     """False only if certainly no byte of the request left: then even an at-most-once call may be repeated."""
     phases: Phases
     ended_at: datetime
+    unfit: bool = False
+    """This process could not even try, for want of descriptors: no fault of the target's, nothing was sent."""

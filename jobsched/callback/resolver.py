@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from jobsched.callback.failure import NO_DESCRIPTORS, out_of_descriptors
 from jobsched.clock import monotonic
 
 Addresses = tuple[str, ...]
@@ -123,6 +124,8 @@ class Resolver:
         try:
             found = self._lookup(lookup.host, lookup.port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
         except Exception as error:
+            if out_of_descriptors():
+                return NO_DESCRIPTORS
             # OSError as a rule, UnicodeError for odd labels; whatever it is, the waiters need an answer.
             reason = getattr(error, "strerror", None) or "it is not a valid name"
             return f"The name {lookup.host} cannot be resolved: {reason}."
@@ -133,7 +136,9 @@ class Resolver:
     def _settle(self, lookup: _Lookup, answer: Answer) -> list[OnDone]:
         with self._change:
             del self._running[lookup.host]
-            if isinstance(answer, str):
+            if answer == NO_DESCRIPTORS:
+                pass  # which says nothing of the name
+            elif isinstance(answer, str):
                 _remember(self._failed, lookup.host, None)
             else:
                 self._failed.pop(lookup.host, None)

@@ -19,7 +19,7 @@ from typing import Any
 import certifi
 import pycurl
 
-from jobsched.callback.failure import Failure
+from jobsched.callback.failure import NO_DESCRIPTORS, Failure, for_want_of_descriptors
 from jobsched.callback.flight import Flight
 from jobsched.callback.guard import Guard
 from jobsched.callback.kept import Kept
@@ -217,7 +217,9 @@ class Transport:
                 # The call ended while it waited; the flight may carry another by now.
                 continue
             now = monotonic()
-            if isinstance(answer, str):
+            if answer == NO_DESCRIPTORS:
+                self._end(flight, flight.result(for_want_of_descriptors(), now))
+            elif isinstance(answer, str):
                 self._end(flight, flight.result(Failure("dns_failed", answer, True), now))
             else:
                 self._launch_to(flight, parse_url(flight.request.url), answer, now)

@@ -213,6 +213,18 @@ SELECT id, state, CASE WHEN EXISTS (SELECT FROM unblocked u WHERE u.job_id = gon
 FROM gone UNION ALL SELECT id, 'retrying', due_in FROM retried
 """
 
+# What this worker has written of ids before. A loss that a poller wrote has an error code of its own. The execution
+# may have moved on since; 0 wakes the pollers in any case.
+_RECORDED = """
+SELECT id, attempt, error_code, state, 0::float8 FROM execution_history
+WHERE id = ANY(%(ids)s) AND worker = %(worker_name)s AND finished_at > clock_timestamp() - interval '1 day'
+UNION ALL
+SELECT e.id, (a ->> 'attempt')::int, a ->> 'errorCode', 'retrying',
+    GREATEST(extract(epoch FROM e.due_at - clock_timestamp())::float8, 0)
+FROM execution e, jsonb_array_elements(e.attempts) AS a
+WHERE e.id = ANY(%(ids)s) AND a ->> 'worker' = %(worker_name)s
+"""
+
 _HAND_BACK = """
 UPDATE execution SET
     state = 'queued', worker_id = NULL, started_at = NULL, deadline_at = NULL, queued_at = clock_timestamp()
@@ -266,18 +278,35 @@ def _headers(text: str) -> Any:
         return None
 
 
-def finish(link: Link, worker: UUID, worker_name: str, ended: Sequence[Ended]) -> list[Recorded]:
+def finish(
+    link: Link, worker: UUID, worker_name: str, ended: Sequence[Ended], *, again: bool = False
+) -> list[Recorded]:
     """Record how attempts ended: history and dead letter, or the retry. One statement, one commit.
 
-    Returns what was recorded; what is missing was fenced (somebody else owns it now).
+    Returns what was recorded; what is missing was fenced (somebody else owns it now). ``again``: it was tried
+    before, and the answer may have been lost after the commit; what was recorded then is returned, too.
     """
     recorded = _finish(link, worker, worker_name, ended)
     if len(recorded) < len(ended):
         # A cancel that came between the statement's snapshot and its row lock matches neither branch;
         # a second look, with a new snapshot, tells it from an execution that is no longer ours.
         found = {one.id for one in recorded}
-        recorded += _finish(link, worker, worker_name, [one for one in ended if one.id not in found])
+        missing = [one for one in ended if one.id not in found]
+        recorded += _finish(link, worker, worker_name, missing)
+    if again and len(recorded) < len(ended):
+        found = {one.id for one in recorded}
+        recorded += _recorded_before(link, worker_name, [one for one in ended if one.id not in found])
     return recorded
+
+
+def _recorded_before(link: Link, worker_name: str, ended: Sequence[Ended]) -> list[Recorded]:
+    parameters = {"ids": [one.id for one in ended], "worker_name": worker_name}
+    attempts = {(one.id, one.attempt, one.error_code) for one in ended}
+    return [
+        Recorded(i, state, due_in)
+        for i, attempt, code, state, due_in in link.execute(_RECORDED, parameters)
+        if (i, attempt, code) in attempts
+    ]
 
 
 def _finish(link: Link, worker: UUID, worker_name: str, ended: Sequence[Ended]) -> list[Recorded]:

@@ -87,9 +87,10 @@ def _bounded(gen: "Generator[Any, Any, T]", deadline: float) -> "Generator[Any, 
 
 
 def connect(url: str, *, statement_timeout: float, **options: Any) -> Session:
-    """A session in autocommit mode; ``statement_timeout`` (seconds) is what ``options`` tell the server."""
+    """A session in autocommit mode; ``statement_timeout`` (seconds; 0: none) is what ``options`` tell the server."""
     session = Session.connect(url, autocommit=True, **options)
-    session.patience = statement_timeout + BEYOND
+    if statement_timeout:
+        session.patience = statement_timeout + BEYOND
     return session
 
 

@@ -65,7 +65,8 @@ for channel in pairs(channels) do redis.call('PUBLISH', channel, '') end
 )
 
 # ARGV: seats, then for each level: n, n list keys. Replies with {entries dropped, id, id, ...}.
-# Within a level the lists share the seats evenly; what one list cannot use, the others get.
+# Within a level the lists share the seats evenly; what one list cannot use, the others get. A list that the server
+# refuses to pop from ends the take with what there is: an error would lose what has been popped before it.
 TAKE = (
     _ALWAYS
     + """
@@ -84,7 +85,9 @@ while at <= #ARGV and seats > 0 do
           redis.call('DEL', list)
           dropped, popped = dropped + 1, false
         elseif type(popped) == 'table' and popped.err then
-          popped = redis.call('LPOP', list, want)
+          if #taken + dropped == 0 then return redis.call('LPOP', list, want) end
+          table.insert(taken, 1, dropped)
+          return taken
         end
         if popped then
           for _, value in ipairs(popped) do

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from jobsched import log
 from jobsched.clock import monotonic
 from jobsched.errors import ConfigError, JobschedError
+from jobsched.runtime.outage import Outage
 from jobsched.runtime.signals import StopSignal
 
-_STOP_SECONDS = 30.0
+_STOP_SECONDS = 15.0
 _FIRST_LOOK_AGAIN = 0.1
 _LONGEST_LOOK_AGAIN = 1.0
 
@@ -22,7 +23,8 @@ class Service:
     """One background service.
 
     ``nap_on_error`` is the pause after a failed round, in seconds; it doubles up to ``longest_nap_on_error``
-    while rounds fail. What must be back at once after an outage keeps that short.
+    while rounds fail. What must be back at once after an outage keeps that short. Services that share ``failures``
+    share the lines about what fails them all.
     """
 
     def __init__(
@@ -32,8 +34,10 @@ class Service:
         *,
         nap_on_error: float = 1.0,
         longest_nap_on_error: float = 30.0,
+        failures: "Failures | None" = None,
     ) -> None:
         self.name = name
+        self._told = failures or Failures()
         self.last_error: BaseException | None = None
         self._run_once = run_once
         self._nap_on_error = nap_on_error
@@ -83,7 +87,6 @@ class Service:
 
     def run_forever(self) -> None:
         """Run in the calling thread until stopped. What is not an Exception (SystemExit) ends it, and passes."""
-        logger = log.get_logger(service=self.name)
         failures = 0
         while not self._stopping.is_set():
             self._wakened.clear()
@@ -95,15 +98,39 @@ class Service:
                 self.last_error = error
                 nap = min(self._nap_on_error * 2.0 ** min(failures, 20), self._longest_nap_on_error)
                 failures += 1
-                _report(logger, error, nap)
+                self._told.failed(self.name, error, nap)
                 # Only a stop ends this nap: wake-ups that pour in must not make a failing round spin.
                 self._stopping.wait(nap)
             except BaseException as error:
                 self.last_error = error
                 raise
             else:
+                if failures:
+                    self._told.over(self.name)
                 failures, self.last_error = 0, None
                 self._wakened.wait(min(max(nap, 0.0), threading.TIMEOUT_MAX))
+
+
+class Failures:
+    """What is said about rounds that fail: one line at once, then one in 10 s for each reason, and its end."""
+
+    def __init__(self) -> None:
+        self._by_code: dict[str, Outage] = {}
+
+    def failed(self, service: str, error: Exception, nap: float) -> None:
+        """A round of ``service`` has failed."""
+        expected = isinstance(error, JobschedError)
+        code = error.code if isinstance(error, JobschedError) else "bug"
+        outage = self._by_code.setdefault(code, Outage("service_failed", level="error"))
+        # Expected kinds of trouble, such as a server that is away: the reason says all.
+        reason = str(error) if expected else repr(error)
+        more = {} if expected else {"exc_info": error}
+        outage.failed(service, service=service, code=code, reason=reason, again_in_seconds=nap, **more)
+
+    def over(self, service: str) -> None:
+        """A round of ``service`` was good again."""
+        for outage in list(self._by_code.values()):
+            outage.over(service)
 
 
 class ServiceDied(JobschedError):
@@ -113,7 +140,7 @@ class ServiceDied(JobschedError):
 
 
 def run(service_list: Sequence[Service], stop: StopSignal) -> None:
-    """Start all services, wait until a stop is asked for, and stop them in reverse order.
+    """Start all services, wait until a stop is asked for, and stop them in reverse order, within 15 s in all.
 
     Raises ServiceDied when one ends by itself; the others are stopped before. A process that goes on
     without one of its services would look healthy and do half its work.
@@ -127,8 +154,12 @@ def run(service_list: Sequence[Service], stop: StopSignal) -> None:
             if dead is not None:
                 break
     finally:
+        # All of them first: with a server that stands still each round takes long, and none may begin another.
         for service in reversed(service_list):
-            if not service.stop(_STOP_SECONDS):
+            service.ask_to_stop()
+        end = monotonic() + _STOP_SECONDS
+        for service in reversed(service_list):
+            if not service.stop(max(0.0, end - monotonic())):
                 log.get_logger(service=service.name).error("service_does_not_stop")
     if dead is not None:
         raise ServiceDied(f"The service {dead.name} has ended by itself: {dead.last_error!r}")
@@ -161,11 +192,3 @@ def wait_for(check: Callable[[], object], seconds: float, stop: StopSignal, what
         stop.event.wait(min(nap, max(end - monotonic(), 0.0)))
         nap = min(nap * 1.5, _LONGEST_LOOK_AGAIN)
     return False
-
-
-def _report(logger: log.Logger, error: Exception, nap: float) -> None:
-    if isinstance(error, JobschedError):
-        # Expected kinds of trouble, such as a server that is away: the reason says all.
-        logger.error("service_failed", code=error.code, reason=str(error), again_in_seconds=nap)
-    else:
-        logger.error("service_failed", code="bug", reason=repr(error), again_in_seconds=nap, exc_info=error)

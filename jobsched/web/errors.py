@@ -36,9 +36,13 @@ from jobsched.errors import (
     Unauthorized,
 )
 from jobsched.log import get_logger
+from jobsched.runtime.outage import Outage
 
 PROBLEM_JSON: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = 5
+
+#: Seconds without a 503 after which the trouble behind the last one counts as over.
+_QUIET_SECONDS: Final = 5.0
 
 # RFC 9110's names, which Python has from 3.13 on.
 _TITLES: Final[Mapping[int, str]] = {
@@ -130,7 +134,22 @@ def problem_response(
 
 def register(app: Flask) -> None:
     """Let ``app`` answer every exception with a problem document."""
-    app.register_error_handler(JobschedError, _ours)
+    # A line for each of a thousand refused requests would bury all others.
+    outage = Outage("unavailable", settle=_QUIET_SECONDS)
+
+    def ours(error: JobschedError) -> Response:
+        response = _ours(error)
+        if response.status_code == 503:
+            outage.failed(code=error.code, error=str(error), request_id=request_id())
+        return response
+
+    def note(response: Response) -> Response:
+        if outage.lasting and response.status_code < 500 and "connection" in g:
+            outage.over()
+        return response
+
+    app.after_request(note)
+    app.register_error_handler(JobschedError, ours)
     app.register_error_handler(RequestRefused, _refused)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _unexpected)
@@ -145,11 +164,9 @@ def _ours(error: JobschedError) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     if status == 503:
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-        get_logger(component="web").warning(
-            "unavailable", code=error.code, error=str(error), request_id=request_id()
-        )
     faults = error.faults if isinstance(error, InvalidInput) else ()
-    detail = _DISCREET.get(type(error)) or str(error.args[0] if error.args else title(status))
+    discreet = next((_DISCREET[kind] for kind in type(error).__mro__ if kind in _DISCREET), None)
+    detail = discreet or str(error.args[0] if error.args else title(status))
     return problem_response(status, error.code, detail, faults=faults, headers=headers)
 
 

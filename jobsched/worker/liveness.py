@@ -19,6 +19,7 @@ from jobsched.db.connection import Link
 from jobsched.errors import DatabaseError, QueueUnavailable
 from jobsched.log import get_logger
 from jobsched.queue.broker import Broker
+from jobsched.runtime.outage import Outage
 from jobsched.worker.deliver import Deliver
 from jobsched.worker.identity import Identity
 from jobsched.worker.intake import Intake
@@ -55,6 +56,7 @@ class Liveness:
         self._pools = pools
         self._beaten_at = float("-inf")
         self._turns = -1
+        self._unbeaten = Outage("beat_failed")
 
     def run_once(self) -> float:
         """Abort what was cancelled; beat if it is time. Returns the seconds until the next look."""
@@ -64,13 +66,19 @@ class Liveness:
             elif clock.monotonic() - self._beaten_at >= BEAT_EVERY:
                 self._beat()
             self._abort_cancelled()
+            self._unbeaten.over()
         except DatabaseError as error:
-            log.warning("beat_failed", error=str(error))
+            self._unbeaten.failed(error=str(error))
             metrics.beats.labels("failed").inc()
         return LOOK_EVERY
 
     def leave(self) -> None:
-        """Remove this worker's row. Only when it owns nothing any more."""
+        """Remove this worker's row. Only when it owns nothing any more.
+
+        What the lost answer of a last claim has left running goes back first: without the row it would count as lost,
+        although nothing of it was sent.
+        """
+        self._return_unknown_rows()
         if (id := self._identity.present) is not None:
             workers.leave(self._link, id)
 

@@ -10,6 +10,7 @@ from jobsched.db.signing import signing_keys
 from jobsched.db.vault import Vault
 from jobsched.errors import DatabaseError, SecretsUnreadable
 from jobsched.log import get_logger
+from jobsched.runtime.outage import Outage
 
 #: Seconds for which secrets are believed: so long may a rotation or an expiry go unnoticed.
 READ_EVERY = 10.0
@@ -28,6 +29,7 @@ class Signers:
         self._vault = vault
         self._known: dict[int, Sign | SecretsUnreadable] = {}
         self._read_again_at = 0.0
+        self._unread = Outage("signing_secrets_postponed")
 
     def refresh(self, projects: Collection[int]) -> None:
         """Read the secrets of ``projects`` where they are not known or old; one statement for all of them.
@@ -40,9 +42,10 @@ class Signers:
         try:
             found = signing_keys(self._link, self._vault, self._known.keys() | set(projects))
         except DatabaseError as error:
-            log.warning("signing_secrets_postponed", error=str(error))
+            self._unread.failed(error=str(error))
             self._read_again_at = now + _RETRY_AFTER
             return
+        self._unread.over()
         self._read_again_at = now + READ_EVERY
         for project, keys in found.items():
             if isinstance(keys, SecretsUnreadable):

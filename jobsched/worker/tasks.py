@@ -23,6 +23,7 @@ from jobsched.db.vault import Vault
 from jobsched.domain.outcome import Ending
 from jobsched.errors import DatabaseError, DatabaseRefused, SecretsUnreadable
 from jobsched.log import get_logger
+from jobsched.runtime.outage import Outage
 from jobsched.worker.attempt import call_for, ended_by, ending_of, verdict_of, without_capture
 from jobsched.worker.liveness import BEAT_EVERY, LOOK_EVERY
 from jobsched.worker.process import make_transport
@@ -54,6 +55,7 @@ class _Single:
         self._link = Link(settings.need_database_url(), "rq-worker")
         self._done = threading.Event()
         self._cancelled = threading.Event()
+        self._unrecorded = Outage("recording_postponed")
 
     def deliver(self, execution_id: int) -> str | None:
         workers.register(
@@ -120,11 +122,15 @@ class _Single:
 
     def _record(self, claimed: Claimed, ending: Ending, result: Result | None, ended_at: float) -> str | None:
         verdict = verdict_of(claimed, ending, clock.utc_now())
+        if verdict.state == "queued":
+            claims.hand_back(self._link, self._id, [claimed.id])
+            return verdict.state
         ended = ended_by(claimed, verdict, result, 0.0)
+        again = False
         while True:
             ended.age = clock.monotonic() - ended_at
             try:
-                recorded = claims.finish(self._link, self._id, self._name, [ended])
+                recorded = claims.finish(self._link, self._id, self._name, [ended], again=again)
             except DatabaseRefused as error:
                 if ended.error_code == "unrecordable":
                     raise  # recovery takes over
@@ -133,7 +139,8 @@ class _Single:
             except DatabaseError as error:
                 if ended.age > _RECORD_FOR:
                     raise
-                log.warning("recording_postponed", outcomes=1, error=str(error))
+                self._unrecorded.failed(outcomes=1, error=str(error))
+                again = True
                 self._done.wait(0.5)
             else:
                 break
@@ -150,6 +157,7 @@ class _Single:
 
     def _beat(self) -> None:
         link = Link(self._settings.need_database_url(), "rq-beat")
+        unbeaten = Outage("beat_failed")
         beaten_at = clock.monotonic()
         while not self._done.wait(LOOK_EVERY):
             try:
@@ -159,5 +167,7 @@ class _Single:
                 if claims.flagged(link, self._id):
                     self._cancelled.set()
             except DatabaseError as error:
-                log.warning("beat_failed", error=str(error))
+                unbeaten.failed(error=str(error))
+            else:
+                unbeaten.over()
         link.close()
