@@ -11,6 +11,7 @@ from jobsched.domain.overlap import FREE
 from jobsched.domain.queues import queue_name
 from jobsched.errors import DatabaseRefused, QueueUnavailable
 from jobsched.log import get_logger
+from jobsched.poller.journal import log_ids
 from jobsched.poller.plan import BACKLOG_LIMIT, Plan, make_plan
 from jobsched.queue.broker import Broker
 
@@ -62,6 +63,7 @@ class Fire:
             return self.run_once(batch // 2)
         _count(fired)
         if queued:
+            log_ids("fired", queued)
             failpoint.passing("fire.committed")
             try:
                 self._broker.push(queued)

@@ -175,5 +175,5 @@ def _tell(recovered: Sequence[Recovered]) -> None:
             retrying=states["retrying"],
             failed=states["failed"],
             cancelled=states["cancelled"],
-            executions=[one.id for one in theirs][:MOST_IDS],
+            execution_ids=[one.id for one in theirs][:MOST_IDS],
         )

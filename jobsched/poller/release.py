@@ -11,6 +11,7 @@ from jobsched.db.releasing import Waiting
 from jobsched.domain.overlap import admit, reason
 from jobsched.errors import DatabaseRefused, QueueUnavailable
 from jobsched.log import get_logger
+from jobsched.poller.journal import log_ids
 from jobsched.poller.plan import next_without_skipped
 from jobsched.queue.broker import Broker
 
@@ -210,6 +211,7 @@ class Release:
     def _push(self, queue: str, ids: list[int]) -> bool:
         if not ids:
             return True
+        log_ids("released", [(queue, i) for i in ids])
         failpoint.passing("release.committed")
         try:
             self._broker.push([(queue, i) for i in ids])

@@ -13,7 +13,7 @@ from jobsched import __version__
 from jobsched.clock import monotonic
 from jobsched.db.connection import converted
 from jobsched.errors import DatabaseError, DatabaseUnavailable
-from jobsched.log import get_logger
+from jobsched.log import enabled, get_logger
 from jobsched.web import auth, errors, figures
 from jobsched.web.api import bulk, dead_letters, executions, jobs, schedules, signing_secrets, system
 from jobsched.web.docs_page import CSP, render_docs, stylesheet
@@ -22,6 +22,7 @@ from jobsched.web.params import IdConverter, KeyConverter
 from jobsched.web.routing import BEARER, Api
 from jobsched.web.schemas import Problem
 from jobsched.web.services import Services
+from jobsched.web.subject import subject
 
 _DESCRIPTION = (
     "Register jobs over HTTP; jobsched calls their URLs on time, retries with backoff and keeps what failed. "
@@ -77,8 +78,11 @@ def _frame_requests(app: Flask) -> None:
         response.headers.setdefault("Cache-Control", "no-store")
         seconds = monotonic() - g.began
         figures.count(response, seconds)
+        if not enabled("debug"):
+            return response
         log.debug(
             "request",
+            **subject(response),
             request_id=errors.request_id(),
             method=request.method,
             path=request.path,

@@ -186,7 +186,7 @@ class Intake:
         if len(claimed) < len(ids):
             metrics.dropped.inc(len(ids) - len(claimed))
             found = {one.id for one in claimed}
-            log.debug("messages_dropped", executions=[i for i in ids if i not in found][:20])
+            log.debug("messages_dropped", execution_ids=[i for i in ids if i not in found][:20])
         return claimed
 
     def _seat(self, owner: UUID, claimed: list[Claimed]) -> list[Seat]:
@@ -199,6 +199,7 @@ class Intake:
             # An older attempt of theirs, given up under another id, has not ended here yet.
             claims.hand_back(self._link, owner, [seat.claimed.id for seat in standing])
             metrics.handed_back.inc(len(standing))
+        self._recorder.journal.claimed([seat.claimed for seat in seated])
         return seated
 
     def _send(self, seated: list[Seat]) -> None:

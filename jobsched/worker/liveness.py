@@ -143,7 +143,7 @@ class Liveness:
         finally:
             seating.release()
         if returned:
-            log.warning("unknown_rows_returned", executions=[i for _queue, i in returned][:20])
+            log.warning("unknown_rows_returned", execution_ids=[i for _queue, i in returned][:20])
             metrics.unknown_rows.inc(len(returned))
             try:
                 self._broker.push(returned)

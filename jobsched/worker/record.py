@@ -20,6 +20,7 @@ from jobsched.errors import DatabaseError, DatabaseRefused, QueueUnavailable
 from jobsched.log import get_logger
 from jobsched.queue.broker import Broker
 from jobsched.worker.attempt import ended_by, ending_of, verdict_of, without_capture
+from jobsched.worker.journal import Journal
 from jobsched.worker.seats import Seat, Seats
 from jobsched.worker.show import Show
 
@@ -63,6 +64,7 @@ class Recorder:
         self._show = show
         self._worker_name = worker_name
         self._on_retry = on_retry
+        self.journal = Journal(worker_name)
         self._outcomes: deque[_Outcome] = deque()
         self._something = threading.Event()
         self._stopping = False
@@ -170,9 +172,10 @@ class Recorder:
         if len(recorded) < len(ended):
             found = {one.id for one in recorded}
             fenced = [one.id for one in ended if one.id not in found]
-            log.warning("outcomes_fenced", executions=fenced[:20], count=len(fenced))
+            log.warning("outcomes_fenced", execution_ids=fenced[:20], count=len(fenced))
             metrics.fenced.inc(len(fenced))
         _count(ended, recorded)
+        self.journal.ended(ended, recorded, self._seats)
         self.succeeded += sum(one.state == "succeeded" for one in recorded)
         self.failed += sum(one.state == "failed" for one in recorded)
         queues = {}

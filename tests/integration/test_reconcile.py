@@ -131,8 +131,8 @@ def test_a_recovery_tells_whose_executions_became_what(link, broker, capsys):
     Reconcile(link, broker).run_once()
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     told = {line["worker"]: line for line in lines if line["event"] == "executions_recovered"}
-    assert (told["w1"]["retrying"], told["w1"]["failed"], told["w1"]["executions"]) == (1, 0, [one])
-    assert (told["w2"]["retrying"], told["w2"]["failed"], told["w2"]["executions"]) == (0, 1, [other])
+    assert (told["w1"]["retrying"], told["w1"]["failed"], told["w1"]["execution_ids"]) == (1, 0, [one])
+    assert (told["w2"]["retrying"], told["w2"]["failed"], told["w2"]["execution_ids"]) == (0, 1, [other])
     assert told["w1"]["reason"] == "worker_lost"
 
 
