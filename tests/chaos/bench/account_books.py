@@ -54,7 +54,10 @@ class Books:
     ) -> None:
         self.ended = ended
         self.calls = [call for call in calls if call.job not in poisoned]
-        self.strikes = sorted((s for s in strikes if s.took_effect), key=lambda strike: strike.began)
+        #: Those that had an effect. One that names a worker has hit it, whether or not that did any harm.
+        self.strikes = sorted(
+            (one for one in strikes if one.took_effect or one.worker is not None), key=lambda one: one.began
+        )
         self.job_rows = [row for row in jobs if row.id not in poisoned]
         self.jobs = {row.id: row for row in self.job_rows}
         self.dead = {letter.id: letter for letter in dead_letters if letter.job_id not in poisoned}
@@ -141,6 +144,13 @@ def ended_in_attempt(one: Stored) -> bool:
 def slot_of(one: Stored) -> int:
     """The slot of an execution in milliseconds."""
     return round(one.scheduled_for * 1000)
+
+
+def cut_off_at(attempt: Try, strike: Strike) -> float:
+    """When an attempt that a strike explains was over for its worker, as early as that may have been."""
+    if attempt.code in ("interrupted", "worker_stopped") and attempt.ended is not None:
+        return attempt.ended
+    return max(strike.began, attempt.began)
 
 
 def clock(moment: float) -> str:

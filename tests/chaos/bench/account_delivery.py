@@ -11,10 +11,13 @@ from tests.chaos.bench.account_books import (
     Books,
     Try,
     clock,
+    cut_off_at,
     ended_in_attempt,
+    slot_of,
 )
 from tests.chaos.bench.account_rows import Findings
 from tests.chaos.bench.records import Arrival, Stored
+from tests.chaos.bench.slots import instant
 
 _WEBHOOK_ID = re.compile(r"exec_[a-z0-9]{6}_([0-9]+)")
 
@@ -57,6 +60,8 @@ def _identities(books: Books, findings: Findings) -> None:
             continue
         if arrival.job != one.job_id:
             findings.add("wrong_state", f"{_seen(arrival)} for job {arrival.job}, not for job {one.job_id}")
+        if instant(arrival.scheduled_for) != slot_of(one) or arrival.trigger != one.trigger:
+            findings.add("wrong_state", f"{_seen(arrival)} as {arrival.trigger} for {arrival.scheduled_for}")
         known = first.setdefault(arrival.execution, arrival.webhook_id)
         if known != arrival.webhook_id:
             findings.add("duplicates", f"{_seen(arrival)} as {arrival.webhook_id}, before as {known}")
@@ -113,7 +118,7 @@ def _repetitions(books: Books, findings: Findings, one: Stored, repeated: Repeat
         strike = books.loss(attempt)
         later = [arrival for arrival in arrivals if arrival.attempt > attempt.number]
         if strike is not None and later:
-            after.append(later[0].at - strike.began)
+            after.append(later[0].at - cut_off_at(attempt, strike))
         if not later or not any(arrival.attempt == attempt.number for arrival in arrivals):
             continue
         if strike is not None:

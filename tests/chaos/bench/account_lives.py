@@ -142,7 +142,7 @@ def _created(wanted: _Wanted, row: JobRow | None) -> Change:
     began, ended = call.began, call.ended
     if not call.acknowledged and row is not None:
         began = ended = row.created_at  # it exists, so the call was carried out, whenever that was
-    anchor = int((row.created_at if row is not None else ended) * 1000)
+    anchor = int(round((row.created_at if row is not None else ended) * 1e6) // 1000)
     if "createdAt" in answer:
         anchor = instant(answer["createdAt"])
     if fields["startAt"] is not None:

@@ -43,6 +43,7 @@ def check_states(books: Books, findings: Findings) -> None:
         _numbers(findings, one, tries)
         _answers(books, findings, one, tries)
         _losses(books, findings, one, tries)
+        _retries(books, findings, one)
         if one.state in FINAL:
             _end(books, findings, one, tries, one.id in cancelling)
     for call in cancels:
@@ -105,6 +106,14 @@ def _losses(books: Books, findings: Findings, one: Stored, tries: list[Try]) -> 
         lost = [attempt.number for attempt in tries if attempt.code in ("worker_lost", "poison")]
         if len(lost) < _POISON:
             findings.add("wrong_state", f"execution {one.id} is poison after the loss of attempts {lost}")
+
+
+def _retries(books: Books, findings: Findings, one: Stored) -> None:
+    life = books.life(one)
+    if life is not None and one.retry_count > max(life.ever("maxRetryCount")):
+        findings.add(
+            "wrong_state", f"execution {one.id} was retried {one.retry_count} times, more than allowed"
+        )
 
 
 def _end(books: Books, findings: Findings, one: Stored, tries: list[Try], cancelling: bool) -> None:

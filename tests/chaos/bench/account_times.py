@@ -2,7 +2,14 @@
 
 from collections.abc import Sequence
 
-from tests.chaos.bench.account_books import ON_TIME, UNKNOWN_END, WORKER_RECOVERY, Books, clock
+from tests.chaos.bench.account_books import (
+    ON_TIME,
+    UNKNOWN_END,
+    WORKER_RECOVERY,
+    Books,
+    clock,
+    cut_off_at,
+)
 from tests.chaos.bench.account_delivery import Repeated
 from tests.chaos.bench.account_lives import Life, is_uncertain
 from tests.chaos.bench.account_rows import Findings
@@ -96,11 +103,12 @@ def _sent_again(books: Books, findings: Findings, one: Stored) -> None:
         later = next((a for a in books.arrived[one.id] if a.attempt > attempt.number), None)
         if later is None:
             continue
-        others = books.explained_delay(strike.began, later.at)
-        if later.at - strike.began > max(WORKER_RECOVERY, others) + ON_TIME:
+        since = cut_off_at(attempt, strike)
+        explained = max(WORKER_RECOVERY, books.explained_delay(since, later.at))
+        if later.at - since > explained + ON_TIME:
             findings.add(
                 "out_of_time",
-                f"execution {one.id} was cut off by {strike.kind} at {clock(strike.began)} and sent again only at "
+                f"execution {one.id} was cut off by {strike.kind} at {clock(since)} and sent again only at "
                 f"{clock(later.at)}",
             )
 
@@ -126,7 +134,9 @@ def _overlaps(books: Books, findings: Findings, life: Life, forced: set[int]) ->
         for attempt in books.tries[one.id]:
             ended = attempt.ended if attempt.ended is not None else books.ended
             strike = books.loss(attempt) if attempt.code in UNKNOWN_END else None
-            windows.append((attempt.began, min(ended, strike.began) if strike else ended, one.id))
+            if strike is not None:
+                ended = min(ended, cut_off_at(attempt, strike))
+            windows.append((attempt.began, ended, one.id))
     windows.sort()
     latest = (0.0, 0)
     for began, ended, execution in windows:
