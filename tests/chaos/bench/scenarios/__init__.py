@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.chaos.bench.scenarios import (
+    clock_jump,
+    disk_full,
     dst_day,
     postgres_away,
     postgres_restarted,
@@ -82,6 +84,19 @@ _ALL = (
         "24 hours with a change of the clock, compressed: every slot of 2,000 jobs runs exactly once, and no other",
         dst_day.run,
         {"nights": dst_day.SMALL, "kill_every": 4.0},
+    ),
+    Scenario(
+        "clock_jump",
+        "the database's clock jumps by an hour ahead and back and swings by 30 s, with calls in flight: no duplicates, "
+        "nothing lost, no worker declared dead, and slots only move forward",
+        clock_jump.run,
+        {"jobs": 3, "step": 60, "calls": 10, "answer_seconds": 3.0, "hold": 1.5},
+    ),
+    Scenario(
+        "disk_full",
+        "the disk of Postgres is full for 10 s: the API answers 503 meanwhile, never 500, and nothing "
+        "acknowledged is lost",
+        disk_full.run,
     ),
 )
 SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in _ALL}

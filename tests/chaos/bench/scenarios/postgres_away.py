@@ -14,7 +14,7 @@ def run(*, seconds: float = 40.0, calls: int = 200, longest: float = 50.0) -> di
     """The targets take from a few seconds up to ``longest``: some answer while Postgres is away, others later."""
     findings = Findings()
     with Stage() as stage:
-        client = stage.cast(concurrency=calls)
+        client = stage.cast(concurrency=calls * 5 // 4)
         shortest = min(6.0, longest / 4)
         answers = [shortest + (longest - shortest) * n / (calls - 1) for n in range(calls)]
         jobs = client.jobs.create_many(

@@ -17,7 +17,7 @@ def run(*, seconds: float = 60.0, calls: int = 100, answer_seconds: float = 5.0)
     with Stage() as stage:
         stage.api()
         stage.poller()
-        stage.worker("frozen", concurrency=calls)
+        stage.worker("frozen", concurrency=calls * 5 // 4)
         stage.wait_for_processes(2)
         client = stage.stand.client()
         url = f"{stage.target.url}/slow/{answer_seconds * 1000:.0f}"
@@ -27,7 +27,7 @@ def run(*, seconds: float = 60.0, calls: int = 100, answer_seconds: float = 5.0)
         in_flight = stage.running()
         stage.stand.send("frozen", signal.SIGSTOP)
         frozen = time.time()
-        stage.worker("other", concurrency=calls)
+        stage.worker("other", concurrency=calls * 5 // 4)
         again: dict[int, float] = {}
         try:
             patiently(

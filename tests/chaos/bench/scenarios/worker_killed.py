@@ -20,10 +20,11 @@ def run(*, at_least_once: int = 150, at_most_once: int = 50, answer_seconds: flo
     """The target takes ``answer_seconds``, so that all calls are in flight when their worker dies."""
     findings = Findings()
     total = at_least_once + at_most_once
+    seats = total * 5 // 4  # a tenth of them is kept for what is urgent
     with Stage() as stage:
         stage.api()
         stage.poller()
-        stage.worker("doomed", concurrency=total)
+        stage.worker("doomed", concurrency=seats)
         stage.wait_for_processes(2)
         client = stage.stand.client()
         url = f"{stage.target.url}/slow/{answer_seconds * 1000:.0f}"
@@ -39,7 +40,7 @@ def run(*, at_least_once: int = 150, at_most_once: int = 50, answer_seconds: flo
             "once": {call.execution for call in first if call.job == once},
         }
         in_flight = stage.running()
-        stage.worker("other", concurrency=total)
+        stage.worker("other", concurrency=seats)
         patiently(lambda: "other" in _names(stage), 20, "the other worker is registered")
         findings.expect(in_flight == total, f"{in_flight} of {total} were running")
         killed = time.time()
