@@ -228,8 +228,11 @@ def check_signing_secrets(settings: Settings) -> None:
         link.close()
 
 
-def run_migrate(settings: Settings) -> int:
-    """Bring the schema up to date; make the key that JOBSCHED_ADMIN_KEY names. Returns the exit code."""
+def run_migrate(settings: Settings, *, restored: bool = False) -> int:
+    """Bring the schema up to date; make the key that JOBSCHED_ADMIN_KEY names. Returns the exit code.
+
+    ``restored``: the database was put back from a copy of its files, which nothing in it can tell.
+    """
     from jobsched.db.connection import open_pool
     from jobsched.db.keys import ensure_admin_key
     from jobsched.db.migrate import migrate
@@ -241,7 +244,7 @@ def run_migrate(settings: Settings) -> int:
     if not wait_for(lambda: _ping(url), WAIT_SECONDS, stop, "Postgres"):
         return 0
     stop.uninstall()
-    applied = migrate(url, settings.history_days)
+    applied = migrate(url, settings.history_days, restored=restored)
     made = False
     if settings.admin_key is not None:
         database = open_pool(url, "migrate", 1)

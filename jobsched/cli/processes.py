@@ -76,12 +76,13 @@ def worker(pools: tuple[str, ...], concurrency: int | None, name: str | None) ->
 
 
 @click.command()
-def migrate() -> int:
+@click.option("--restored", is_flag=True, help="This database was put back from a copy of its files.")
+def migrate(restored: bool) -> int:
     """Bring the database's schema up to date."""
     settings = _settings()
     from jobsched import wiring
 
-    return wiring.run_migrate(settings)
+    return wiring.run_migrate(settings, restored=restored)
 
 
 @click.command()

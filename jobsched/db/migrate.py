@@ -27,9 +27,10 @@ def expected() -> list[str]:
     return [migration.name for migration in Migration.load_directory(str(migrations_directory()))]
 
 
-def migrate(url: str, history_days: int) -> list[str]:
+def migrate(url: str, history_days: int, *, restored: bool = False) -> list[str]:
     """Bring the schema up to date and make the history's partitions. Returns the names applied.
 
+    ``restored``: this is a copy of an earlier state, so give it another incarnation.
     Idempotent, and safe when several run at once. Raises DatabaseUnavailable or DatabaseRefused.
     """
     # Another migration may rightly take longer than any statement timeout.
@@ -46,6 +47,10 @@ def migrate(url: str, history_days: int) -> list[str]:
     try:
         with link.transaction() as cursor:
             instance.ensure_instance(cursor)
+            # Its mark is taken here, so that a backup made before the first worker has one.
+            instance.current_incarnation(cursor)
+            if restored:
+                instance.renew(cursor)
         retention.maintain(link, history_days)
     finally:
         link.close()

@@ -110,3 +110,73 @@ def test_a_new_timeline_makes_a_new_incarnation_once(fresh_database_url):
         assert after != before
         assert current_incarnation(cursor) == after
     link.close()
+
+
+def mark_of(cursor):
+    cursor.execute("SELECT mark FROM instance")
+    return cursor.fetchone()[0]
+
+
+def test_a_database_made_from_a_copy_gets_a_new_incarnation_once(postgres_url, fresh_database_url):
+    """CREATE DATABASE … TEMPLATE copies all that a dump carries, and more; its oid is another."""
+    with psycopg.connect(fresh_database_url) as connection:
+        before = current_incarnation(connection.cursor())
+        assert current_incarnation(connection.cursor()) == before
+        assert mark_of(connection.cursor()).count("/") == 2
+    name = "restored_database"
+    with psycopg.connect(postgres_url, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE {fresh_database_url.rpartition('/')[2]}")
+        with psycopg.connect(with_database(postgres_url, name)) as connection:
+            connection.execute("UPDATE instance SET epoch = 'e'")
+            after = current_incarnation(connection.cursor())
+            assert after != before
+            assert current_incarnation(connection.cursor()) == after
+            assert connection.execute("SELECT epoch FROM instance").fetchone() == (None,)
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_what_was_not_known_before_makes_no_new_incarnation(fresh_database_url):
+    with psycopg.connect(fresh_database_url, autocommit=True) as connection:
+        cursor = connection.cursor()
+        before, mark = current_incarnation(cursor), mark_of(cursor)
+        # As a migration from an older schema leaves it, and as a user writes it who may not know the cluster.
+        for known in (None, "?/" + mark.partition("/")[2]):
+            cursor.execute("UPDATE instance SET mark = %s, epoch = 'e'", (known,))
+            assert current_incarnation(cursor) == before
+            assert mark_of(cursor) == mark
+        cursor.execute("SELECT epoch FROM instance")
+        assert cursor.fetchone() == ("e",)
+        cursor.execute(
+            "UPDATE instance SET mark = '1/' || split_part(mark, '/', 2) || '/' || split_part(mark, '/', 3)"
+        )
+        assert current_incarnation(cursor) != before
+
+
+def test_a_user_that_may_not_know_the_cluster_goes_by_the_rest(postgres_url, fresh_database_url):
+    with psycopg.connect(fresh_database_url, autocommit=True) as connection:
+        cursor = connection.cursor()
+        cursor.execute("CREATE ROLE modest; GRANT SELECT, UPDATE ON instance TO modest")
+        cursor.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
+        before, mark = current_incarnation(cursor), mark_of(cursor)
+        try:
+            cursor.execute("SET ROLE modest")
+            assert current_incarnation(cursor) == before
+            cursor.execute("UPDATE instance SET mark = NULL")
+            assert current_incarnation(cursor) == before
+            assert mark_of(cursor) == "?/" + mark.partition("/")[2]
+            cursor.execute("UPDATE instance SET mark = '?/1/2'")
+            assert current_incarnation(cursor) != before
+        finally:
+            cursor.execute("RESET ROLE")
+            cursor.execute("GRANT EXECUTE ON FUNCTION pg_control_system() TO PUBLIC")
+            cursor.execute("REVOKE ALL ON instance FROM modest; DROP ROLE modest")
+
+
+def test_who_put_a_copy_of_the_files_back_can_say_so(fresh_database_url):
+    with psycopg.connect(fresh_database_url, autocommit=True) as connection:
+        cursor = connection.cursor()
+        before = current_incarnation(cursor)
+        assert migrate(fresh_database_url, 30) == []
+        assert current_incarnation(cursor) == before
+        assert migrate(fresh_database_url, 30, restored=True) == []
+        assert current_incarnation(cursor) != before
