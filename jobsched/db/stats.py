@@ -71,12 +71,13 @@ FROM generate_series((now() AT TIME ZONE 'UTC')::date, now() AT TIME ZONE 'UTC' 
 WHERE NOT EXISTS (SELECT FROM part WHERE day >= first_day AND day < end_day)
 """
 
+# GREATEST(NULL, 0) is 0: nothing is overdue, no transaction is open.
 # Of other users' sessions xact_start is null, unless we are a member of pg_monitor.
 _VITALS = f"""
 SELECT extract(epoch FROM clock_timestamp())::float8,
     (SELECT GREATEST(extract(epoch FROM clock_timestamp() - min(next_execution_time)), 0)::float8
         FROM job_schedule WHERE isfinite(next_execution_time)),
-    (SELECT GREATEST(extract(epoch FROM clock_timestamp() - max(heartbeat_at)), 0)::float8
+    (SELECT extract(epoch FROM clock_timestamp() - max(heartbeat_at))::float8
         FROM worker_process WHERE kind = 'poller'),
     (SELECT GREATEST(extract(epoch FROM clock_timestamp() - min(xact_start)), 0)::float8 FROM pg_stat_activity
         WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()),
@@ -105,14 +106,15 @@ class DeadLetters:
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """What an operator is woken by. None: nothing is known, or there is no such thing."""
+    """What an operator is woken by."""
 
     clock: float
     """The database's, in Unix time."""
-    schedules_oldest_due_seconds: float | None
+    schedules_oldest_due_seconds: float
     poller_heartbeat_age_seconds: float | None
-    oldest_transaction_seconds: float | None
-    """Of those in our database that we may see."""
+    """None where no poller is known, not even a dead one."""
+    oldest_transaction_seconds: float
+    """Of those in our database that we may see; 0 where there is none."""
     size_bytes: int
     history_covered_seconds: float
     """From now to the first day without a partition of the history."""

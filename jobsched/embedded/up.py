@@ -152,6 +152,8 @@ class _Up:
             ours["JOBSCHED_ALLOW_TARGETS"] = LOOPBACK_TARGETS
         if "log_format" not in given.model_fields_set:
             ours["JOBSCHED_LOG_FORMAT"] = "console"
+        if given.metrics_port is not None:
+            ours["JOBSCHED_METRICS_PORT"] = str(given.metrics_port)  # so that no _FILE of it is left
         if self._concurrency is not None:
             ours["JOBSCHED_CONCURRENCY"] = str(self._concurrency)
         environment = child_environment(**ours)
@@ -198,10 +200,14 @@ class _Up:
 
     def _stages(self, environment: dict[str, str]) -> list[list[Program]]:
         names = ["worker"] if self._workers == 1 else [f"worker-{n + 1}" for n in range(self._workers)]
+        poller, *workers = (environment | port for port in metrics_ports(self._settings, 1 + len(names)))
         return [
             [Program("api", command("api"), environment, _API_STOP_SHARE)],
-            [Program(name, command("worker"), environment, _WORKER_STOP_SHARE) for name in names],
-            [Program("poller", command("poller"), environment)],
+            [
+                Program(name, command("worker"), own, _WORKER_STOP_SHARE)
+                for name, own in zip(names, workers, strict=True)
+            ],
+            [Program("poller", command("poller"), poller)],
         ]
 
     def _watch(self, supervisor: Supervisor) -> None:
@@ -279,6 +285,19 @@ class _Up:
             self._supervisor.kill()
         for server in self._servers:
             server.kill()
+
+
+def metrics_ports(settings: Settings, count: int) -> list[dict[str, str]]:
+    """The settings that give each of ``count`` children a port of its own for its figures: one after the other.
+
+    Raises ConfigError where there are not so many ports from JOBSCHED_METRICS_PORT on.
+    """
+    first = settings.metrics_port
+    if first is None:
+        return [{}] * count
+    if first + count - 1 > 65535:
+        raise ConfigError(f"JOBSCHED_METRICS_PORT: {count} ports are needed from {first} on; the last is 65535.")
+    return [{"JOBSCHED_METRICS_PORT": str(first and first + number)} for number in range(count)]
 
 
 def command(*arguments: str) -> tuple[str, ...]:

@@ -41,8 +41,8 @@ def _installation(services: Services) -> metrics.Installation:
     vitals = services.stats.vitals()
     # The database looked at its clock somewhere between the question and the answer.
     shown.clock_skew.set(vitals.clock - (before + clock.utc_now().timestamp()) / 2)
-    shown.schedules_oldest_due.set(vitals.schedules_oldest_due_seconds or 0.0)
-    shown.oldest_transaction.set(vitals.oldest_transaction_seconds or 0.0)
+    shown.schedules_oldest_due.set(vitals.schedules_oldest_due_seconds)
+    shown.oldest_transaction.set(vitals.oldest_transaction_seconds)
     shown.database_size.set(vitals.size_bytes)
     shown.history_covered.set(vitals.history_covered_seconds)
     shown.history_default.set(vitals.history_in_default)

@@ -8,6 +8,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from uuid import UUID
 
 from jobsched import clock, failpoint, metrics
@@ -36,6 +37,9 @@ _GATHER = 0.005
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 
 log = get_logger()
+
+#: The series of a state and an error code; to find it anew costs more than to count in it.
+_attempts = cache(metrics.attempts.labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,10 +204,9 @@ class Recorder:
 
 def _count(ended: list[Ended], recorded: list[Recorded]) -> None:
     """Attempts that are recorded, by outcome, and how long the calls among them took."""
-    attempts = {one.id: one for one in ended}
-    outcomes = Counter((one.state, attempts[one.id].error_code or "none") for one in recorded)
-    for (state, code), count in outcomes.items():
-        metrics.attempts.labels(state, code).inc(count)
+    codes = {one.id: one.error_code or "none" for one in ended}
+    for outcome, count in Counter([(one.state, codes[one.id]) for one in recorded]).items():
+        _attempts(*outcome).inc(count)
     metrics.attempt_duration.observe_all(
         one.duration_ms / 1000 for one in ended if one.duration_ms is not None
     )

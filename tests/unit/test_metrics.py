@@ -46,10 +46,10 @@ def ours(registry: CollectorRegistry) -> dict[str, tuple[str, list[str], str]]:
     """Kind, labels and meaning of each figure of ours that a process shows, by name."""
     found = {}
     for metric in registry._collector_to_names:
-        if isinstance(metric, MetricWrapperBase):
+        if isinstance(metric, MetricWrapperBase | metrics.Spread):
             [family] = metric.describe()
             name = f"{family.name}_total" if family.type == "counter" else family.name
-            found[name] = (family.type, list(metric._labelnames), family.documentation)
+            found[name] = (family.type, list(getattr(metric, "_labelnames", ())), family.documentation)
     return found
 
 
