@@ -14,6 +14,7 @@ from jobsched.log import get_logger
 from jobsched.poller.journal import log_ids
 from jobsched.poller.plan import BACKLOG_LIMIT, Plan, make_plan
 from jobsched.queue.broker import Broker
+from jobsched.runtime.outage import Outage
 
 #: Executions a batch inserts at most; what is left keeps its slot for the next.
 BATCH = 2000
@@ -48,6 +49,7 @@ class Fire:
         self._link = link
         self._broker = broker
         self._high_water = high_water
+        self._unpushed = Outage("push_failed")
 
     def run_once(self, batch: int = BATCH) -> Fired:
         """One batch: lock, decide, insert and advance, commit; then push.
@@ -67,9 +69,10 @@ class Fire:
             failpoint.passing("fire.committed")
             try:
                 self._broker.push(queued)
+                self._unpushed.over()
             except QueueUnavailable as error:
                 # The rows say queued; reconcile pushes them when Redis is back.
-                log.warning("push_failed", executions=len(queued), error=str(error))
+                self._unpushed.failed(executions=len(queued), error=str(error))
                 metrics.push_failures.inc()
         if fired.blocking:
             recovery.unblock_of(self._link, fired.blocking)

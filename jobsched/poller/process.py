@@ -20,7 +20,7 @@ from jobsched.poller.housekeeping import Housekeeping
 from jobsched.poller.reconcile import Reconcile
 from jobsched.poller.release import Release
 from jobsched.queue.broker import Broker
-from jobsched.runtime.service import Service
+from jobsched.runtime.service import Failures, Service
 
 #: Seconds between two beats of a process, and between two rounds of reconciling.
 BEAT_EVERY = 3.0
@@ -138,17 +138,18 @@ class Poller:
         self._links = [Link(url, f"poller-{name}") for name in ("dispatch", "reconcile", "house", "beat")]
         dispatching, reconciling, keeping, beating = self._links
         self.dispatch = Dispatch(dispatching, broker, high_water, poll_interval)
-        loop = _service("dispatch", self.dispatch.run_once)
+        told = Failures()
+        loop = _service("dispatch", self.dispatch.run_once, told)
         self._reconcile = Reconcile(reconciling, broker, loop.wake)
         self._heartbeat = Heartbeat(beating, self.dispatch)
         self._listener = Listener(url, "poller-listen")
         house = Housekeeping(keeping, broker, history_days)
         self._wake = loop.wake
         self.services = [
-            _service("heartbeat", self._heartbeat.run_once),
-            _service("listen", self._listen_once),
-            Service("housekeeping", _counted("housekeeping", house.run_once)),
-            _service("reconcile", self._reconcile_once),
+            _service("heartbeat", self._heartbeat.run_once, told),
+            _service("listen", self._listen_once, told),
+            Service("housekeeping", _counted("housekeeping", house.run_once), failures=told),
+            _service("reconcile", self._reconcile_once, told),
             loop,
         ]
 
@@ -179,9 +180,9 @@ class Poller:
         return max(0.5, RECONCILE_EVERY - (clock.monotonic() - began))
 
 
-def _service(name: str, run_once: Callable[[], float]) -> Service:
+def _service(name: str, run_once: Callable[[], float], told: Failures) -> Service:
     """A service that is back within 2 s of the end of an outage."""
-    return Service(name, _counted(name, run_once), nap_on_error=0.5, longest_nap_on_error=2.0)
+    return Service(name, _counted(name, run_once), nap_on_error=0.5, longest_nap_on_error=2.0, failures=told)
 
 
 def _counted(name: str, run_once: Callable[[], float]) -> Callable[[], float]:

@@ -14,6 +14,7 @@ from jobsched.log import get_logger
 from jobsched.poller.journal import log_ids
 from jobsched.poller.plan import next_without_skipped
 from jobsched.queue.broker import Broker
+from jobsched.runtime.outage import Outage
 
 #: Executions that one transaction decides about at most.
 BATCH = 2000
@@ -45,13 +46,17 @@ class Released:
 
 @dataclass(slots=True)
 class _Round:
-    """What happens in one look at all queues. ``held``: jobs that somebody else decides about at the moment."""
+    """What happens in one look at all queues.
+
+    ``held``: jobs that somebody else decides about at the moment; ``unpushed``: Redis does not take ids.
+    """
 
     queued: int = 0
     skipped: int = 0
     blocked: int = 0
     held: set[int] = field(default_factory=set)
     more: bool = False
+    unpushed: bool = False
 
 
 @dataclass(slots=True)
@@ -84,6 +89,7 @@ class Release:
         self._poll_interval = poll_interval
         self._full_nap = _FULL_FIRST
         self._locked_nap = _LOCKED_FIRST
+        self._unpushed = Outage("push_failed")
 
     def run_once(self) -> Released:
         """One look at every queue in which something waits."""
@@ -95,6 +101,9 @@ class Release:
         done = _Round()
         for queue in queues:
             self._release(queue, rooms[queue], done)
+            if done.unpushed:
+                # Each push would wait for a server that stands still, and what is due to be fired for them all.
+                break
         metrics.released.inc(done.queued)
         metrics.blocked.inc(done.blocked)
         metrics.slots_skipped.labels("overlap").inc(done.skipped)
@@ -143,6 +152,7 @@ class Release:
             if fates.blocking and recovery.unblock_of(self._link, fates.blocking):
                 done.more = True
             if not self._push(queue, fates.queue):
+                done.unpushed = True
                 return
         # The time is over, or what was skipped has not used up the room: somebody may wait for it.
         done.more = done.more or room > 0
@@ -217,9 +227,10 @@ class Release:
             self._broker.push([(queue, i) for i in ids])
         except QueueUnavailable as error:
             # The rows say queued; reconcile pushes them when Redis is back.
-            log.warning("push_failed", executions=len(ids), error=str(error))
+            self._unpushed.failed(executions=len(ids), error=str(error))
             metrics.push_failures.inc()
             return False
+        self._unpushed.over()
         return True
 
 

@@ -18,6 +18,7 @@ from jobsched.db.vault import Vault
 from jobsched.errors import DatabaseError, DatabaseRefused, QueueUnavailable, SecretsUnreadable
 from jobsched.log import get_logger
 from jobsched.queue.broker import Broker
+from jobsched.runtime.outage import Outage
 from jobsched.worker.attempt import call_for
 from jobsched.worker.deliver import Deliver
 from jobsched.worker.identity import Identity
@@ -81,9 +82,12 @@ class Intake:
         self._suspension = suspension
         self._suspension_read = 0.0
         self._suspended = False
+        self._rests_until = float("-inf")
         self._incarnation = ""
         self._takes = 0
         self._asleep = False
+        self._queue_away, self._unclaimed = Outage("queue_away"), Outage("claim_postponed")
+        self._failed = Outage("intake_failed", level="error")
         seats.on_release = self._on_release
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
@@ -105,6 +109,10 @@ class Intake:
         self._waker.wake()
         self._thread.join(timeout)
 
+    def rest(self, seconds: float) -> None:
+        """Take nothing for a while: this process cannot call anybody at the moment. Thread-safe."""
+        self._rests_until = clock.monotonic() + seconds
+
     def _on_connect(self, cursor: Cursor) -> None:
         self._incarnation = current_incarnation(cursor)
 
@@ -112,12 +120,13 @@ class Intake:
         while not self._stopping.is_set():
             try:
                 self._fill()
+                self._failed.over()
             except QueueUnavailable as error:
-                log.warning("queue_away", error=str(error))
+                self._queue_away.failed(error=str(error))
                 metrics.takes_failed.inc()
                 self._stopping.wait(_PAUSE)
-            except Exception:
-                log.exception("intake_failed")
+            except Exception as error:
+                self._failed.failed(exc_info=error)
                 self._stopping.wait(_PAUSE)
         self._link.close()
 
@@ -127,13 +136,14 @@ class Intake:
         owner = self._identity.for_new_calls()
         if free <= 0:
             return
-        if owner is None or self._held():
+        if owner is None or self._held() or clock.monotonic() < self._rests_until:
             self._stopping.wait(_PAUSE)
             return
         self._takes += 1
         ids = self._broker.take(
             self._pools, min(free, BATCH), high_only=high_only, low_first=self._takes % _LOW_EVERY == 0
         )
+        self._queue_away.over()
         if not ids:
             self._sleep(high_only)
             return
@@ -166,9 +176,11 @@ class Intake:
             if owner is not None:
                 with self.seating:
                     try:
-                        return self._seat(owner, self._claim(owner, ids))
+                        seated = self._seat(owner, self._claim(owner, ids))
+                        self._unclaimed.over()
+                        return seated
                     except DatabaseError as error:
-                        log.warning("claim_postponed", executions=len(ids), error=str(error))
+                        self._unclaimed.failed(executions=len(ids), error=str(error))
                         metrics.claims_postponed.inc()
             if self._stopping.wait(_PAUSE):
                 return []

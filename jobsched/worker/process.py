@@ -15,7 +15,7 @@ import redis
 
 from jobsched import clock, metrics
 from jobsched.callback.guard import Guard
-from jobsched.callback.model import Call
+from jobsched.callback.model import Call, Result
 from jobsched.callback.resolver import Resolver
 from jobsched.callback.transport import Transport
 from jobsched.config import Settings
@@ -24,6 +24,7 @@ from jobsched.db.vault import Vault
 from jobsched.errors import ConfigError, DatabaseError
 from jobsched.log import get_logger
 from jobsched.queue.broker import Broker, Waker
+from jobsched.runtime.outage import Outage
 from jobsched.runtime.service import Service
 from jobsched.worker.deliver import Carrier, Deliver
 from jobsched.worker.identity import Identity
@@ -39,6 +40,9 @@ RECORDING_TIME = 5.0
 
 #: Seconds between two signs of life for RQ's tools.
 _PRESENCE_EVERY = 5.0
+
+#: Seconds for which a worker without descriptors takes nothing.
+_UNFIT_PAUSE = 2.0
 
 log = get_logger()
 
@@ -120,7 +124,8 @@ class Worker:
         def make_carrier() -> Carrier:
             return make_transport(settings, settings.concurrency)
 
-        self._deliver = Deliver(make_carrier, self._recorder.results, self._may_start)
+        self._unfit = Outage("descriptors_exhausted", level="error")
+        self._deliver = Deliver(make_carrier, self._on_end, self._may_start)
         self._intake = Intake(
             url,
             Broker(connect(), metrics.foreign_messages.inc),
@@ -186,6 +191,16 @@ class Worker:
             log.warning("row_left_behind", error=str(error))
         self._record_link.close()
         self._beat_link.close()
+
+    def _on_end(self, results: Sequence[Result], ended_at: float) -> None:
+        unfit = sum(result.unfit for result in results)
+        if unfit:
+            # What could not be called goes back to its queue, and comes back at once if nobody else takes it.
+            self._intake.rest(_UNFIT_PAUSE)
+            self._unfit.failed(calls=unfit, in_flight=len(self._seats))
+        elif self._unfit.lasting and any(result.sent for result in results):
+            self._unfit.over()
+        self._recorder.results(results, ended_at)
 
     def _may_start(self, call: Call) -> bool:
         seat = self._seats.get(call.execution_id)

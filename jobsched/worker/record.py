@@ -20,6 +20,7 @@ from jobsched.domain.outcome import Ending
 from jobsched.errors import DatabaseError, DatabaseRefused, QueueUnavailable
 from jobsched.log import get_logger
 from jobsched.queue.broker import Broker
+from jobsched.runtime.outage import Outage
 from jobsched.worker.attempt import ended_by, ending_of, verdict_of, without_capture
 from jobsched.worker.journal import Journal
 from jobsched.worker.seats import Seat, Seats
@@ -73,6 +74,8 @@ class Recorder:
         self._something = threading.Event()
         self._stopping = False
         self._pause = threading.Event()
+        self._unrecorded = Outage("recording_postponed")
+        self._failed = Outage("recording_failed", level="error")
         self._thread = threading.Thread(target=self._run, name="record", daemon=True)
         self.succeeded = 0
         self.failed = 0
@@ -127,19 +130,23 @@ class Recorder:
 
     def _record_until_done(self, owner: UUID, batch: list[_Outcome]) -> None:
         pause = _FIRST_PAUSE
+        again = False
         while not self._stopping:
             try:
-                self._record(owner, batch)
+                self._record(owner, batch, again)
+                self._unrecorded.over()
+                self._failed.over()
                 return
             except DatabaseError as error:
-                log.warning("recording_postponed", outcomes=len(batch), error=str(error))
+                self._unrecorded.failed(outcomes=len(batch), error=str(error))
                 metrics.recordings_postponed.inc()
-            except Exception:
-                log.exception("recording_failed", outcomes=len(batch))
+            except Exception as error:
+                self._failed.failed(outcomes=len(batch), exc_info=error)
+            again = True
             self._pause.wait(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    def _record(self, owner: UUID, batch: list[_Outcome]) -> None:
+    def _record(self, owner: UUID, batch: list[_Outcome], again: bool) -> None:
         now, wall = clock.monotonic(), clock.utc_now()
         ended, back = [], []
         for one in batch:
@@ -152,20 +159,20 @@ class Recorder:
             self._hand_back(owner, back)
         failpoint.passing("worker.answered")
         if ended:
-            self._finish(owner, ended)
+            self._finish(owner, ended, again)
         failpoint.passing("worker.recorded")
         self._seats.release([one.seat.claimed.id for one in batch])
 
-    def _finish(self, owner: UUID, ended: list[Ended]) -> None:
+    def _finish(self, owner: UUID, ended: list[Ended], again: bool) -> None:
         recorded: list[Recorded] = []
 
         def act(part: Sequence[Ended]) -> None:
-            recorded.extend(claims.finish(self._link, owner, self._worker_name, part))
+            recorded.extend(claims.finish(self._link, owner, self._worker_name, part, again=again))
 
         def refuse(one: Ended, error: DatabaseRefused) -> None:
             log.error("outcome_unrecordable", execution_id=one.id, error=str(error))
             bare = without_capture(one)
-            recorded.extend(claims.finish(self._link, owner, self._worker_name, [bare]))
+            recorded.extend(claims.finish(self._link, owner, self._worker_name, [bare], again=again))
             ended[ended.index(one)] = bare
 
         claims.in_halves(act, ended, refuse)
