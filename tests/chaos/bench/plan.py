@@ -36,8 +36,7 @@ def make_plan(
 ) -> list[Planned]:
     """A fault every ``every`` seconds, all healed before ``seconds`` are over. The same seed, the same plan.
 
-    Cards are dealt from a shuffled deck of all kinds, and a new deck follows when none of it fits. What takes
-    long is looked for first while there is time for it: it would never fit later.
+    Cards are dealt from a shuffled deck of all kinds, and a new deck follows when none of it fits.
     """
     chance = random.Random(seed)
     busy: dict[str, list[float]] = {}
@@ -52,7 +51,7 @@ def make_plan(
             deck += more
         if not fitting:
             continue
-        kind = _next_of(fitting, kinds, chance)
+        kind = fitting[0]
         deck.remove(kind)
         for part in kinds[kind].parts:
             busy.setdefault(_place(part), []).append(at + kinds[kind].lasts + RESPITE)
@@ -69,13 +68,6 @@ def _shuffled(kinds: Mapping[str, Kind], chance: random.Random) -> list[str]:
     deck = sorted(kinds)
     chance.shuffle(deck)
     return deck
-
-
-def _next_of(fitting: list[str], kinds: Mapping[str, Kind], chance: random.Random) -> str:
-    """The first card, or every other time the longest of the fitting ones."""
-    if chance.random() < 0.5:
-        return max(fitting, key=lambda kind: kinds[kind].lasts)
-    return fitting[0]
 
 
 def _fits(kind: Kind, at: float, seconds: float, busy: Mapping[str, list[float]]) -> bool:

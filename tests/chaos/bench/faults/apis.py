@@ -14,7 +14,7 @@ class ApiFault(Fault):
 class Killed(ApiFault):
     """``kill -9`` for the arbiter and its serving process."""
 
-    kind, lasts = "api_killed", 10.0
+    kind, lasts = "api_killed", 9.0
 
     def hit(self, scene: Scene) -> Effect:
         slot = scene.slots["api"]
@@ -28,7 +28,7 @@ class Killed(ApiFault):
 class Stopped(ApiFault):
     """SIGTERM and a start, as each release of the software does."""
 
-    kind, lasts = "api_stopped", 45.0
+    kind, lasts = "api_stopped", 8.0
 
     def hit(self, scene: Scene) -> Effect:
         slot = scene.slots["api"]

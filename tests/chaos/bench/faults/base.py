@@ -109,7 +109,8 @@ class Fault(ABC):
     """One kind of fault.
 
     ``parts``: what it occupies, so that no other fault is there at once; ``worker``, ``poller`` and ``api`` mean
-    one slot of that kind, ``pollers`` all of them. ``lasts``: after so many seconds at most it is healed.
+    one slot of that kind, ``pollers`` all of them. ``lasts``: within so many seconds it is healed, as a rule;
+    beside other faults it may take longer, and the next one at its part waits.
     """
 
     kind: ClassVar[str]

@@ -14,7 +14,7 @@ class ClockStepped(Fault):
     Postgres' clock stays as it is: it alone says what is due and who is late.
     """
 
-    lasts = 80.0
+    lasts = 22.0
     part: ClassVar[Literal["worker", "poller", "api"]]
 
     def hit(self, scene: Scene) -> Effect:
@@ -25,7 +25,7 @@ class ClockStepped(Fault):
         with Clock() as clock:
             steps = [
                 scene.chance.choice((-1, 1)) * scene.chance.uniform(0.5, 30) * _HOUR
-                for _ in range(scene.chance.randint(2, 4))
+                for _ in range(scene.chance.randint(2, 3))
             ]
             name = cluster.restart_with(slot, **clock.environment())
             if self.part == "api":
@@ -35,7 +35,7 @@ class ClockStepped(Fault):
                 there = scene.await_event(started, of=name, seconds=20.0)
             for step in steps:
                 clock.offset = step
-                cluster.pause(scene.chance.uniform(1.5, 3))
+                cluster.pause(scene.chance.uniform(1.5, 2.5))
             clock.offset = 0.0
             # Its log lines bear the wrong time for a moment more; the next process has the right clock anyway.
             code = cluster.process(slot)

@@ -8,7 +8,7 @@ from tests.chaos.bench.faults.base import Effect, Fault, Scene
 class FailPointFault(Fault):
     """The slot is restarted in order with the point armed; the process comes there, and another follows it."""
 
-    lasts = 65.0
+    lasts = 20.0
     slot_kind: ClassVar[str]
     point: ClassVar[str]
     #: The process ends when it passes the point for the n-th time, n up to this.

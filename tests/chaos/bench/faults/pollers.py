@@ -19,7 +19,7 @@ class PollerFault(Fault):
 class Killed(PollerFault):
     """``kill -9``."""
 
-    kind, lasts = "poller_killed", 15.0
+    kind, lasts = "poller_killed", 6.0
 
     def hit(self, scene: Scene) -> Effect:
         slot = scene.slots["poller"]
@@ -57,7 +57,7 @@ class KilledReleased(KilledAt):
 class Frozen(PollerFault):
     """It stands still for so long that Postgres ends its transaction, if it was in one."""
 
-    kind, lasts = "poller_frozen", 25.0
+    kind, lasts = "poller_frozen", 18.0
 
     def hit(self, scene: Scene) -> Effect:
         slot = scene.slots["poller"]
@@ -79,7 +79,7 @@ class FrozenWriting(PollerFault):
     What it then tries to commit must fail, and none of it may reach Redis.
     """
 
-    kind, lasts = "poller_frozen_writing", 85.0
+    kind, lasts = "poller_frozen_writing", 34.0
 
     def hit(self, scene: Scene) -> Effect:
         slot = scene.slots["poller"]
@@ -110,7 +110,7 @@ class FrozenWriting(PollerFault):
 class Stopped(PollerFault):
     """SIGTERM and a start, as each release of the software does."""
 
-    kind, lasts = "poller_stopped", 45.0
+    kind, lasts = "poller_stopped", 8.0
 
     def hit(self, scene: Scene) -> Effect:
         slot = scene.slots["poller"]
@@ -123,7 +123,7 @@ class Stopped(PollerFault):
 class AllKilled(Fault):
     """``kill -9`` for all of them; nothing fires until they are back."""
 
-    kind, parts, lasts = "pollers_all_killed", ("pollers",), 20.0
+    kind, parts, lasts = "pollers_all_killed", ("pollers",), 8.0
 
     def hit(self, scene: Scene) -> Effect:
         cluster = scene.cluster

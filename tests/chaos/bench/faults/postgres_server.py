@@ -23,7 +23,7 @@ class PostgresFault(Fault):
 class Killed(PostgresFault):
     """Ended at once, as in a power cut; recovered from its log after some seconds."""
 
-    kind, lasts = "postgres_killed", 30.0
+    kind, lasts = "postgres_killed", 8.0
 
     def hit(self, scene: Scene) -> Effect:
         return _ended(scene, scene.cluster.stand.postgres.kill, scene.chance.uniform(1, 3))
@@ -32,7 +32,7 @@ class Killed(PostgresFault):
 class Restarted(PostgresFault):
     """Stopped in order and started at once, as for a change of its settings."""
 
-    kind, lasts = "postgres_restarted", 40.0
+    kind, lasts = "postgres_restarted", 6.0
 
     def hit(self, scene: Scene) -> Effect:
         return _ended(scene, scene.cluster.stand.postgres.stop, 0.0)
@@ -41,7 +41,7 @@ class Restarted(PostgresFault):
 class Stalled(PostgresFault):
     """It holds its connections and answers nothing: a disk that hangs, a machine that is moved."""
 
-    kind, lasts = "postgres_stalled", 12.0
+    kind, lasts = "postgres_stalled", 9.0
 
     def hit(self, scene: Scene) -> Effect:
         sessions = _sessions(scene)
@@ -66,7 +66,7 @@ class Stalled(PostgresFault):
 class Slow(PostgresFault):
     """For some seconds every statement takes long: its processes run for a part of the time only."""
 
-    kind, lasts = "postgres_slow", 12.0
+    kind, lasts = "postgres_slow", 8.0
 
     def hit(self, scene: Scene) -> Effect:
         pulses, busy = 0, 0
@@ -93,7 +93,7 @@ class DiskFull(PostgresFault):
     The limit of a process' files stands in for the disk: nobody else is hurt, and root is not needed.
     """
 
-    kind, lasts = "postgres_disk_full", 30.0
+    kind, lasts = "postgres_disk_full", 12.0
 
     def hit(self, scene: Scene) -> Effect:
         if shutil.which("prlimit") is None:

@@ -53,14 +53,15 @@ _NOTICED = (
 class RowsPoisoned(Fault):
     """Two jobs with corrupt schedules, two executions with corrupt data, all of them due."""
 
-    kind, parts, lasts = "rows_poisoned", ("rows",), 60.0
+    kind, parts, lasts = "rows_poisoned", ("rows",), 14.0
 
     def hit(self, scene: Scene) -> Effect:
         jobs: list[int] = []
         damages = scene.chance.sample(_SCHEDULES, 2), scene.chance.sample(_EXECUTIONS, 2)
         try:
             _patiently(scene, lambda connection: _insert(scene, connection, jobs, *damages))
-            noticed = scene.until(lambda: _concern(scene, jobs) >= 2, 6.0)
+            noticed = scene.until(lambda: _concern(scene, jobs) == len(jobs), 8.0)
+            scene.cluster.pause(2.0)
         finally:
             # What of theirs runs, ends first: a row that goes under its worker would look fenced.
             _patiently(scene, lambda connection: _remove(connection, jobs, keep_running=True))

@@ -19,7 +19,7 @@ _INDEX = "chaos_execution_job"
 class SchemaMigrated(Fault):
     """Columns on four tables and an index, with short lock timeouts and repetitions; then ``jobsched migrate``."""
 
-    kind, parts, lasts = "schema_migrated", ("schema",), 120.0
+    kind, parts, lasts = "schema_migrated", ("schema",), 22.0
 
     def hit(self, scene: Scene) -> Effect:
         tries = 0

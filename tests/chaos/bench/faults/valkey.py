@@ -22,7 +22,7 @@ class RedisFault(Fault):
 class Wiped(RedisFault):
     """FLUSHALL."""
 
-    kind, lasts = "redis_wiped", 16.0
+    kind, lasts = "redis_wiped", 4.0
 
     def hit(self, scene: Scene) -> Effect:
         with scene.cluster.valkey() as valkey:
@@ -37,7 +37,7 @@ class Wiped(RedisFault):
 class KilledEmpty(RedisFault):
     """``kill -9``, and a start without data."""
 
-    kind, lasts = "redis_killed_empty", 25.0
+    kind, lasts = "redis_killed_empty", 6.0
 
     def hit(self, scene: Scene) -> Effect:
         before = _clients(scene)
@@ -57,7 +57,7 @@ class KilledEmpty(RedisFault):
 class Away(RedisFault):
     """Stopped in order, for some seconds."""
 
-    kind, lasts = "redis_away", 32.0
+    kind, lasts = "redis_away", 11.0
 
     def hit(self, scene: Scene) -> Effect:
         scene.cluster.stand.valkey.stop()
@@ -73,7 +73,7 @@ class Away(RedisFault):
 class Stalled(RedisFault):
     """It holds its connections and answers nothing."""
 
-    kind, lasts = "redis_stalled", 10.0
+    kind, lasts = "redis_stalled", 8.0
 
     def hit(self, scene: Scene) -> Effect:
         pid = scene.cluster.stand.valkey.pid
@@ -90,7 +90,7 @@ class Stalled(RedisFault):
 class OutOfMemory(RedisFault):
     """Every write is refused; reads are answered."""
 
-    kind, lasts = "redis_out_of_memory", 8.0
+    kind, lasts = "redis_out_of_memory", 6.0
 
     def hit(self, scene: Scene) -> Effect:
         return _refusing_writes(
@@ -103,7 +103,7 @@ class OutOfMemory(RedisFault):
 class ReadOnly(RedisFault):
     """A replica of nobody for some seconds, as in a failover that nobody has told us of."""
 
-    kind, lasts = "redis_read_only", 8.0
+    kind, lasts = "redis_read_only", 6.0
 
     def hit(self, scene: Scene) -> Effect:
         # Nobody listens there, so no other data set ever replaces this one.

@@ -18,7 +18,7 @@ class WorkerFault(Fault):
 class Killed(WorkerFault):
     """``kill -9`` while calls are in flight."""
 
-    kind, lasts = "worker_killed", 20.0
+    kind, lasts = "worker_killed", 8.0
 
     def hit(self, scene: Scene) -> Effect:
         slot = scene.slots["worker"]
@@ -66,7 +66,7 @@ class KilledRecorded(KilledAt):
 class Frozen(WorkerFault):
     """It stands still until the others hold it for dead, and then goes on where it was."""
 
-    kind, lasts = "worker_frozen", 75.0
+    kind, lasts = "worker_frozen", 38.0
     _dead_within: ClassVar[float] = 55.0
 
     def hit(self, scene: Scene) -> Effect:
@@ -95,7 +95,7 @@ class Frozen(WorkerFault):
 class Paused(WorkerFault):
     """It stands still, but not for long enough to be dead."""
 
-    kind, lasts = "worker_paused", 22.0
+    kind, lasts = "worker_paused", 14.0
 
     def hit(self, scene: Scene) -> Effect:
         slot = scene.slots["worker"]
@@ -121,7 +121,7 @@ class Paused(WorkerFault):
 class Stopped(WorkerFault):
     """SIGTERM and a start, as each release of the software does."""
 
-    kind, lasts = "worker_stopped", 45.0
+    kind, lasts = "worker_stopped", 14.0
 
     def hit(self, scene: Scene) -> Effect:
         return _stopped(scene, "worker_stopped")
@@ -130,7 +130,7 @@ class Stopped(WorkerFault):
 class StoppedLate(WorkerFault):
     """SIGTERM, with a grace that is over before the calls are."""
 
-    kind, lasts = "worker_stopped_late", 70.0
+    kind, lasts = "worker_stopped_late", 24.0
 
     def hit(self, scene: Scene) -> Effect:
         slot = scene.slots["worker"]
