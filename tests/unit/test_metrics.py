@@ -2,6 +2,8 @@
 
 import re
 import socket
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -106,14 +108,14 @@ def test_each_process_shows_its_memory_and_nothing_twice(registry: CollectorRegi
     assert not any(name.endswith("_created") for name, _ in samples(text))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def registry() -> CollectorRegistry:
     registry = CollectorRegistry()
     Counter("seen_total", "Times.", registry=registry).inc(3)
     return registry
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def endpoint(registry: CollectorRegistry) -> Iterator[Endpoint]:
     endpoint = Endpoint(registry, "127.0.0.1", 0)
     yield endpoint
@@ -161,6 +163,12 @@ def test_figures_are_served_over_ipv6_too(registry: CollectorRegistry) -> None:
     with urllib.request.urlopen(f"http://[::1]:{endpoint.port}/metrics", timeout=10) as answer:
         assert answer.status == 200
     endpoint.close()
+
+
+def test_commands_that_show_no_figures_do_not_load_the_library() -> None:
+    parts = "jobsched.cli, jobsched.client, jobsched.wiring, jobsched.embedded.up, jobsched.doctor, jobsched.db.keys"
+    code = f"import sys, {parts}; sys.exit('prometheus_client' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
 def alarms() -> list[dict[str, Any]]:
