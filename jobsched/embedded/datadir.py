@@ -10,6 +10,7 @@ from pathlib import Path
 from jobsched.errors import EmbeddedServerError
 
 _LOCK = "lock"
+_PLACE = "place"
 _TRIFLES = {"lost+found", ".DS_Store"}
 
 
@@ -61,3 +62,24 @@ def _make(folder: Path) -> None:
         )
     if stat.S_IMODE(found.st_mode) != 0o700:
         folder.chmod(0o700)
+
+
+def was_copied(folder: Path) -> bool:
+    """Whether the folder was copied here, or put back from a copy, since ``remember_place``.
+
+    A file in it holds its own number on the disk (inode), which no copy keeps. A snapshot of a whole disk does.
+    """
+    try:
+        with (folder / _PLACE).open(encoding="ascii", errors="replace") as file:
+            return file.read().strip() != str(os.fstat(file.fileno()).st_ino)
+    except OSError:
+        return False
+
+
+def remember_place(folder: Path) -> None:
+    """Let ``was_copied`` be false from now on, as long as the folder is where it is."""
+    descriptor = os.open(folder / _PLACE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    try:
+        os.write(descriptor, f"{os.fstat(descriptor).st_ino}\n".encode("ascii"))
+    finally:
+        os.close(descriptor)

@@ -105,6 +105,7 @@ class _Up:
             environment = self._environment()
             if not self._stop.requested:
                 self._migrate(environment)
+                datadir.remember_place(self._folder)
             if not self._stop.requested:
                 loading.join()
                 self._ensure_key()
@@ -174,9 +175,14 @@ class _Up:
         return Settings.model_validate({**given.model_dump(exclude_unset=True), **update})
 
     def _migrate(self, environment: dict[str, str]) -> None:
+        # Its database would go on with idempotency keys that targets know from the folder it was copied from.
+        ours = any(isinstance(server, Postgres) for server in self._servers)
+        restored = ["--restored"] if ours and datadir.was_copied(self._folder) else []
+        if restored:
+            say("this data folder is a copy: callbacks get new idempotency keys")
         with timed("bringing the schema up to date"):
             self._migration = subprocess.Popen(
-                command("migrate"),
+                command("migrate", *restored),
                 # Its progress is the line that this prints; what goes wrong is still said.
                 env={"JOBSCHED_LOG_LEVEL": "warning", **environment},
                 stdin=subprocess.DEVNULL,

@@ -190,6 +190,31 @@ def test_an_empty_folder_becomes_a_scheduler_that_keeps_its_jobs_over_restarts(p
         place.stop(second)
 
 
+def test_a_data_folder_put_back_from_a_copy_uses_no_idempotency_key_again(place: Place) -> None:
+    with Target() as target:
+        first = place.start_ready()
+        job = place.client().jobs.create(schedule="@yearly", api=f"{target.url}/ok")
+        place.stop(first)
+        subprocess.run(["cp", "-a", place.data, place.folder / "copy"], check=True)
+
+        second = place.start_ready()
+        assert "is a copy" not in place.said()
+        place.client().jobs.run(job["id"])
+        [before] = target.wait_for(1, 20)
+        place.stop(second)
+        target.reset()
+        shutil.rmtree(place.data)
+        (place.folder / "copy").rename(place.data)
+
+        third = place.start_ready()
+        assert "this data folder is a copy" in place.said()
+        place.client().jobs.run(job["id"])
+        [after] = target.wait_for(1, 20)
+        assert before.headers["jobsched-execution-id"] == after.headers["jobsched-execution-id"]
+        assert before.headers["idempotency-key"] != after.headers["idempotency-key"]
+        place.stop(third)
+
+
 def test_what_a_killed_supervisor_left_is_adopted_or_stopped(place: Place) -> None:
     first = place.start_ready()
     job = place.client().jobs.create(schedule="@yearly", api="http://127.0.0.1:9/")

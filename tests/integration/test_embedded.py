@@ -255,3 +255,17 @@ def _package_root(name: str) -> Path:
 
 def _equal(found: object, wanted: object) -> None:
     assert found == wanted
+
+
+def test_a_data_folder_knows_that_it_was_copied(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    assert not datadir.was_copied(here)  # nor one from before this was remembered
+    datadir.remember_place(here)
+    assert not datadir.was_copied(here)
+    subprocess.run(["cp", "-a", here, there], check=True)
+    assert (datadir.was_copied(here), datadir.was_copied(there)) == (False, True)
+    here.rename(tmp_path / "moved")
+    assert not datadir.was_copied(tmp_path / "moved")
+    datadir.remember_place(there)
+    assert not datadir.was_copied(there)
