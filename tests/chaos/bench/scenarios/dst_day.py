@@ -65,9 +65,6 @@ SMALL = (Night("Europe/Berlin", False, 60, 3),)
 #: The clock is stepped no further while so many executions are live, and at most so often a second.
 _MOST_LIVE, _STEPS_A_SECOND = 1500, 40
 
-#: Seconds that one step puts the clock forward.
-_STEP = (10.0, 30.0)
-
 _LIVE = "SELECT count(*) FROM execution"
 _LEFT = """
 SELECT (SELECT count(*) FROM execution), (SELECT count(*) FROM job_schedule WHERE next_execution_time IS NOT NULL)
@@ -75,18 +72,27 @@ SELECT (SELECT count(*) FROM execution), (SELECT count(*) FROM job_schedule WHER
 _HISTORY = "SELECT job_id, scheduled_for, state, attempt, id FROM execution_history"
 
 
-def run(*, nights: Sequence[Night] = NIGHTS, kill_every: float = 12.0, seed: int = 1) -> dict[str, Any]:
-    """Live through ``nights``, one after the other. A poller is killed about every ``kill_every`` seconds."""
+def run(
+    *,
+    nights: Sequence[Night] = NIGHTS,
+    kill_every: float = 12.0,
+    step: tuple[float, float] = (10.0, 30.0),
+    seed: int = 1,
+) -> dict[str, Any]:
+    """Live through ``nights``, one after the other, by ``step`` seconds (from, to) at a time.
+
+    A poller is killed about every ``kill_every`` seconds.
+    """
     findings = Findings()
     figures = {
-        night.name: _live_through(night, kill_every, random.Random(seed), findings) for night in nights
+        night.name: _live_through(night, kill_every, step, random.Random(seed), findings) for night in nights
     }
     total = {key: sum(each[key] for each in figures.values()) for key in ("jobs", "slots", "pollers_killed")}
     return told(findings, total | figures)
 
 
 def _live_through(
-    night: Night, kill_every: float, chance: random.Random, findings: Findings
+    night: Night, kill_every: float, step: tuple[float, float], chance: random.Random, findings: Findings
 ) -> dict[str, Any]:
     found = Findings()
     change = wall.change(night.zone, YEAR, forward=night.forward)
@@ -109,7 +115,7 @@ def _live_through(
                 [common | {"schedule": schedule, "timezone": zone} for schedule, zone in plans]
             )["ids"]
             began = time.monotonic()
-            killed, stuck = _go_through(stage, clock, last, kill_every, chance)
+            killed, stuck = _go_through(stage, clock, last, kill_every, step, chance)
             seconds = time.monotonic() - began
             found.expect(not stuck, f"left at the end: {stuck}")
             rows = stand.query(_HISTORY)
@@ -143,7 +149,12 @@ def _live_through(
 
 
 def _go_through(
-    stage: Stage, clock: Clock, last: datetime, kill_every: float, chance: random.Random
+    stage: Stage,
+    clock: Clock,
+    last: datetime,
+    kill_every: float,
+    step: tuple[float, float],
+    chance: random.Random,
 ) -> tuple[int, str]:
     """Step the clock until all is over. How many pollers were killed, and what was left at the end."""
     killed = 0
@@ -152,7 +163,7 @@ def _go_through(
     until = last + timedelta(minutes=2)
     next_step = time.monotonic()
     while clock.now() < until:
-        clock.step(chance.uniform(*_STEP))
+        clock.step(chance.uniform(*step))
         next_step = max(next_step + 1 / _STEPS_A_SECOND, time.monotonic())
         if time.monotonic() > kill_at:
             kill_at = time.monotonic() + chance.uniform(0.5, 1.5) * kill_every

@@ -24,12 +24,14 @@ SELECT (SELECT count(*) FROM execution
 """
 
 
-def run(*, seconds: float = 60.0, jobs: int = 150, step: float = 2.0, callers: int = 2) -> dict[str, Any]:
-    """``jobs`` are due every ``step`` seconds, before the outage, through it and after."""
+def run(
+    *, seconds: float = 60.0, jobs: int = 150, step: float = 2.0, callers: int = 2, after: float = 20.0
+) -> dict[str, Any]:
+    """``jobs`` are due every ``step`` seconds, before the outage, through it and for ``after`` seconds."""
     findings = Findings()
     with Stage() as stage:
         client = stage.cast(concurrency=200)
-        runs = int((seconds + 20) / step)
+        runs = int((seconds + after) / step)
         load = schedule_load(client, stage.target.url + "/slow/100", jobs=jobs, step=step, runs=runs)
         pause(load.first + 4 - time.time())
         stage.stand.valkey.kill()

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -209,6 +209,21 @@ def schedule_load(client: Client, url: str, *, jobs: int, step: float, runs: int
     ids = client.jobs.create_many([common | fields] * jobs)["ids"]
     slots = frozenset((job, slot) for job in ids for slot in every(start, step, runs))
     return Slots(tuple(ids), slots, start.timestamp() + step, start.timestamp() + step * runs)
+
+
+def stop_load(stage: Stage, client: Client, load: Slots) -> Slots:
+    """Pause the jobs of a load; what they were to run until then. All pollers are at work."""
+    before = stamp(datetime.now(UTC) - timedelta(seconds=1))
+    for job in load.jobs:
+        client.jobs.pause(job)
+    after = stamp(datetime.now(UTC))
+    fired = stage.stand.query(
+        "SELECT job_id, scheduled_for FROM execution UNION SELECT job_id, scheduled_for FROM execution_history"
+    )
+    # A slot of the last moment may have run, or been overtaken by the pause.
+    perhaps = {(job, stamp(slot)) for job, slot in fired}
+    slots = {one for one in load.slots if one[1] <= before or (one[1] <= after and one in perhaps)}
+    return replace(load, slots=frozenset(slots))
 
 
 def run_at_once(stage: Stage, jobs: Sequence[int]) -> list[int]:
