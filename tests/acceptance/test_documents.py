@@ -36,6 +36,9 @@ EXCEPTIONS = {
     ),
     ("README.md", "docker compose up -d --scale worker=10"): "needs Docker",
     ("docs/operations.md", "docker compose up -d --scale worker=10"): "needs Docker",
+    ("docs/operations.md", 'pg_dump --format=custom --file=jobsched.dump "$DATABASE_URL"'): (
+        "tests/acceptance/test_backup.py runs it, with the programs that belong to the server"
+    ),
     ("docs/architecture.md", "flowchart LR"): "a diagram",
     ("docs/states.md", "stateDiagram-v2"): "a diagram; tests/test_conventions.py compares it with the code",
 }
