@@ -6,7 +6,9 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 from tests.chaos.bench.cluster import Cluster
 from tests.chaos.bench.records import Strike
@@ -94,6 +96,22 @@ class Scene:
     def await_in_flight(self, worker: str) -> bool:
         """Wait a little until this worker process has something in flight; whether it has."""
         return self.until(lambda: bool(self.in_flight(worker, within=PATIENCE)), PATIENCE, every=0.02)
+
+    def unanswered(self, url: str) -> int:
+        """Connections on which a server that stands still has requests to read; 0 where /proc does not tell."""
+        port = urlsplit(url).port
+        try:
+            rows = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
+        except OSError:
+            return 0
+        # proc(5): local address, remote address, state (01 established), tx_queue:rx_queue, all in hex.
+        sockets = [row.split()[1:5] for row in rows]
+        return sum(
+            int(local.partition(":")[2], 16) == port
+            and state == "01"
+            and int(queues.partition(":")[2], 16) > 0
+            for local, _remote, state, queues in sockets
+        )
 
     def waiting_for_locks(self) -> int:
         """Sessions of jobsched's processes that wait for somebody's lock."""

@@ -44,7 +44,6 @@ class Stalled(PostgresFault):
     kind, lasts = "postgres_stalled", 9.0
 
     def hit(self, scene: Scene) -> Effect:
-        sessions = _sessions(scene)
         # The postmaster first, so that it starts no child that is missed.
         frozen = scene.cluster.postgres_processes()
         seconds = scene.chance.uniform(3, 6)
@@ -53,13 +52,15 @@ class Stalled(PostgresFault):
                 scene.cluster.freeze_process(pid)
             began = time.monotonic()
             scene.cluster.pause(seconds)
+            waiting = scene.unanswered(scene.cluster.stand.database_url)
         finally:
             for pid in reversed(frozen):
                 scene.cluster.thaw_process(pid)
         held = time.monotonic() - began
         return Effect(
-            sessions > 0 and held > 2,
-            f"{len(frozen)} processes still for {held:.1f} s, {sessions} sessions; {scene.count(*POSTGRES_MISSED)}",
+            held > 2 and (waiting > 0 or bool(scene.events(*POSTGRES_MISSED))),
+            f"{len(frozen)} processes still for {held:.1f} s, {waiting} connections waited for an answer; "
+            f"{scene.count(*POSTGRES_MISSED)}",
         )
 
 

@@ -81,10 +81,13 @@ class Stalled(RedisFault):
         scene.cluster.freeze_process(pid)
         try:
             scene.cluster.pause(scene.chance.uniform(3, 6))
+            waiting = scene.unanswered(scene.cluster.stand.redis_url)
         finally:
             scene.cluster.thaw_process(pid)
         missed = scene.await_event(*REDIS_MISSED, seconds=1.0)
-        return Effect(missed, scene.count(*REDIS_MISSED))
+        return Effect(
+            missed or waiting > 0, f"{waiting} connections waited for an answer; {scene.count(*REDIS_MISSED)}"
+        )
 
 
 class OutOfMemory(RedisFault):
