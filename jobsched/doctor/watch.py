@@ -107,4 +107,4 @@ class Watch:
 
 def is_id(value: str) -> bool:
     """Whether an entry can be the id of an execution."""
-    return value.isascii() and value.isdigit() and value[0] != "0" and int(value) < 2**63
+    return len(value) <= 19 and value.isascii() and value.isdigit() and value[0] != "0" and int(value) < 2**63

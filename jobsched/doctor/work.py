@@ -5,7 +5,7 @@ from jobsched.db.connection import Link
 from jobsched.db.health import Aside
 from jobsched.db.workers import Pulse
 from jobsched.doctor.finding import OK, Check, Finding, Limits, count, fail, info, lasting, warn
-from jobsched.doctor.watch import OutOfStep, Watch
+from jobsched.doctor.watch import OutOfStep, Watch, is_id
 from jobsched.domain.queues import queues_of
 from jobsched.queue.broker import Broker
 from jobsched.queue.health import Health
@@ -208,7 +208,7 @@ class Work:
         for queue, values in self._step.unknown.items():
             dropped += self._queue.drop(queue, sorted(values))
             # An id that has been queued since we looked lost its message with the old one: it gets another.
-            ids = [int(one) for one in values if one.isascii() and one.isdigit() and int(one) < 2**63]
+            ids = [int(one) for one in values if is_id(one)]
             again = health.still_queued(self._link, ids)
             self._broker.push([(queue, i) for i in sorted(again)])
         if dropped:

@@ -440,7 +440,7 @@ def test_entries_that_no_execution_knows_are_told_and_removed_and_neighbours_of_
         rig.link, make_job(rig.link, due=None), "running", worker_id=f"'{make_worker(rig.link)}'"
     )
     rig.broker.push([("default", running), ("default", queued), ("default", 10**12)])
-    rig.client.rpush("rq:queue:default", "b7f0-foreign", b"\xff\x00", "0", "9" * 30)
+    rig.client.rpush("rq:queue:default", "b7f0-foreign", b"\xff\x00", "0", "9" * 5000)
     rig.client.rpush("rq:queue:of-another-program", "b7f0-foreign")
     found = look()[1]["step"]
     assert found["level"] == "warn"
