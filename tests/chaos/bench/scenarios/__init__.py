@@ -44,7 +44,7 @@ _ALL = (
         "redis_away",
         "Redis is away for 60 s: the API answers everything, and within 10 s of its return nothing is late",
         redis_away.run,
-        {"seconds": 3.0, "jobs": 20, "step": 1.0, "callers": 1, "after": 2.0},
+        {"seconds": 3.0, "jobs": 20, "step": 1.0, "callers": 1, "before": 1.0, "after": 1.0},
     ),
     Scenario(
         "postgres_restarted",

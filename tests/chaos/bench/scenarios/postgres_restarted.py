@@ -79,7 +79,7 @@ def run(*, jobs: int = 200, runs: int = 40, away: float = 3.0, concurrency: int 
             "acknowledged_creates": len(acknowledged),
             "api_answers_503": statuses.count(503),
             "api_slowest_seconds": max(caller.slowest() for caller in asking.values()),
-            "seconds_until_recovered": {name: round(each, 2) for name, each in sorted(recovered.items())},
+            "seconds_until_recovered": dict(sorted(recovered.items())),
             "first_callback_after_seconds": None if first is None else first - back,
         },
     )

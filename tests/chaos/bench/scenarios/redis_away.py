@@ -25,15 +25,21 @@ SELECT (SELECT count(*) FROM execution
 
 
 def run(
-    *, seconds: float = 60.0, jobs: int = 150, step: float = 2.0, callers: int = 2, after: float = 20.0
+    *,
+    seconds: float = 60.0,
+    jobs: int = 150,
+    step: float = 2.0,
+    callers: int = 2,
+    before: float = 4.0,
+    after: float = 20.0,
 ) -> dict[str, Any]:
-    """``jobs`` are due every ``step`` seconds, before the outage, through it and for ``after`` seconds."""
+    """``jobs`` are due every ``step`` seconds: ``before`` the outage, through it, and ``after`` it."""
     findings = Findings()
     with Stage() as stage:
         client = stage.cast(concurrency=200)
-        runs = int((seconds + after) / step)
+        runs = int((before + seconds + after) / step)
         load = schedule_load(client, stage.target.url + "/slow/100", jobs=jobs, step=step, runs=runs)
-        pause(load.first + 4 - time.time())
+        pause(load.first + before - time.time())
         stage.stand.valkey.kill()
         away_since = time.time()
         asking = [Caller([stage.urls["api1"]], stage.stand.key) for _ in range(callers)]

@@ -54,11 +54,24 @@ class Findings(list[str]):
 
 
 def told(findings: Findings, figures: dict[str, Any]) -> dict[str, Any]:
-    """A scenario's result."""
-    rounded = {
-        name: round(value, 2) if isinstance(value, float) else value for name, value in figures.items()
+    """A scenario's result. Figures that are lists or dicts are put into words, for they end in a table."""
+    return {
+        "passed": not findings,
+        "findings": list(findings),
+        "figures": {name: _in_words(value) for name, value in figures.items()},
     }
-    return {"passed": not findings, "findings": list(findings), "figures": rounded}
+
+
+def _in_words(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 2)
+    if isinstance(value, dict):
+        return (
+            ", ".join(f"{name.replace('_', ' ')} {_in_words(each)}" for name, each in value.items()) or "none"
+        )
+    if isinstance(value, list):
+        return ", ".join(str(_in_words(each)) for each in value)
+    return value
 
 
 class Stage:
