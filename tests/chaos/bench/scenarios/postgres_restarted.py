@@ -58,7 +58,7 @@ def run(*, jobs: int = 200, runs: int = 40, away: float = 3.0, concurrency: int 
             after = caller.first_success_after(back, "create")
             if findings.expect(after is not None, f"{name} has not created anything since"):
                 recovered[name] = after or 0.0
-        ended = [name for name, process in stage.stand.processes.items() if process.poll() is not None]
+        ended = stage.ended()
         acknowledged = {job for caller in asking.values() for job in caller.created}
         stored = {row[0] for row in stage.stand.query("SELECT id FROM job WHERE deleted_at IS NULL")}
         dead = stage.said("process_dead")

@@ -163,6 +163,10 @@ class Stage:
                         counts[said["event"]] += 1
         return dict(counts.most_common())
 
+    def ended(self) -> list[str]:
+        """The processes that have ended although nobody told them to."""
+        return [name for name, process in self.stand.processes.items() if process.poll() is not None]
+
     def kill(self, name: str) -> None:
         """End a process with SIGKILL."""
         self.stand.stop(name, signal.SIGKILL)
