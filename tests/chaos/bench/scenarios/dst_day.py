@@ -118,6 +118,7 @@ def _live_through(
             killed, stuck = _go_through(stage, clock, last, kill_every, step, chance)
             seconds = time.monotonic() - began
             found.expect(not stuck, f"left at the end: {stuck}")
+            found.none_of(stage.ended(), "processes have ended")
             rows = stand.query(_HISTORY)
             arrived = Counter((call.execution, call.attempt) for call in stage.calls())
             warnings = stage.warnings()
