@@ -9,12 +9,12 @@ from jobsched.db.connection import Cursor, Link
 from jobsched.db.firing import DueSchedule
 from jobsched.domain.overlap import FREE
 from jobsched.domain.queues import queue_name
-from jobsched.errors import DatabaseRefused, QueueUnavailable
+from jobsched.errors import DatabaseRefused
 from jobsched.log import get_logger
 from jobsched.poller.journal import log_ids
 from jobsched.poller.plan import BACKLOG_LIMIT, Plan, make_plan
+from jobsched.poller.pusher import Pusher
 from jobsched.queue.broker import Broker
-from jobsched.runtime.outage import Outage
 
 #: Executions a batch inserts at most; what is left keeps its slot for the next.
 BATCH = 2000
@@ -30,7 +30,8 @@ class Fired:
     """What one batch did.
 
     ``lag``: seconds that the latest slot was late; ``more``: due rows may be left; ``blocking``: jobs of which a
-    slot was blocked; ``late``: seconds that each execution comes late; ``reasons``: why how many were skipped.
+    slot was blocked; ``late``: seconds that each execution comes late; ``reasons``: why how many were skipped;
+    ``aside``: jobs that were set aside, and why.
     """
 
     executions: int = 0
@@ -40,16 +41,16 @@ class Fired:
     blocking: tuple[int, ...] = ()
     late: tuple[float, ...] = ()
     reasons: tuple[tuple[str, int], ...] = ()
+    aside: tuple[tuple[int, str], ...] = ()
 
 
 class Fire:
     """Fires due schedules, one bounded transaction at a time, together with any number of other pollers."""
 
-    def __init__(self, link: Link, broker: Broker, high_water: int) -> None:
+    def __init__(self, link: Link, broker: Broker, high_water: int, pusher: Pusher | None = None) -> None:
         self._link = link
-        self._broker = broker
         self._high_water = high_water
-        self._unpushed = Outage("push_failed")
+        self._pusher = pusher or Pusher(broker)
 
     def run_once(self, batch: int = BATCH) -> Fired:
         """One batch: lock, decide, insert and advance, commit; then push.
@@ -63,17 +64,11 @@ class Fire:
                 raise
             log.warning("batch_refused", size=batch, error=str(error))
             return self.run_once(batch // 2)
-        _count(fired)
+        _tell(fired)
         if queued:
             log_ids("fired", queued)
             failpoint.passing("fire.committed")
-            try:
-                self._broker.push(queued)
-                self._unpushed.over()
-            except QueueUnavailable as error:
-                # The rows say queued; reconcile pushes them when Redis is back.
-                self._unpushed.failed(executions=len(queued), error=str(error))
-                metrics.push_failures.inc()
+            self._pusher.push(queued)
         if fired.blocking:
             recovery.unblock_of(self._link, fired.blocking)
         return fired
@@ -95,8 +90,9 @@ class Fire:
                 with self._link.transaction() as cursor:
                     return self._decide(cursor, 1, job_id)
             except DatabaseRefused as error:
-                _set_aside(outer, job_id, str(error))
-                return Fired(more=True), []
+                fault = str(error)
+                firing.push_aside(outer, job_id, fault, ASIDE)
+                return Fired(more=True, aside=((job_id, fault),)), []
 
     def _decide(
         self, cursor: Cursor, batch: int, job_id: int | None = None
@@ -106,7 +102,7 @@ class Fire:
             firing.retire(cursor, orphans)
         if not due:
             return Fired(more=bool(orphans)), []
-        plans = self._plan(cursor, due, now, batch)
+        plans, aside = self._plan(cursor, due, now, batch)
         queued = _write(cursor, [plan for _due, plan in plans])
         late = tuple((now - one.due_at).total_seconds() for _due, plan in plans for one in plan.executions)
         reasons = tuple((slots.error_code, slots.count) for _due, plan in plans for slots in plan.skipped)
@@ -114,16 +110,17 @@ class Fire:
         lag = max(((now - one.next_execution_time).total_seconds() for one, _plan in plans), default=0.0)
         more = len(due) + len(orphans) >= batch or len(plans) < len(due)
         blocking = tuple(due.job_id for due, plan in plans if plan.blocks)
-        return Fired(len(late), skipped, lag, more, blocking, late, reasons), queued
+        return Fired(len(late), skipped, lag, more, blocking, late, reasons, aside), queued
 
     def _plan(
         self, cursor: Cursor, due: list[DueSchedule], now: datetime, batch: int
-    ) -> list[tuple[DueSchedule, Plan]]:
+    ) -> tuple[list[tuple[DueSchedule, Plan]], tuple[tuple[int, str], ...]]:
         waiting = firing.backlogs(cursor, [one.job_id for one in due], BACKLOG_LIMIT)
         rooms = firing.rooms(cursor, sorted({_queue(one) for one in due}), self._high_water)
         exclusive = [one.job_id for one in due if one.overlap_policy != "allow" and rooms[_queue(one)] > 0]
         occupancies = firing.occupancies(cursor, exclusive) if exclusive else {}
         plans: list[tuple[DueSchedule, Plan]] = []
+        aside: list[tuple[int, str]] = []
         left = batch
         for one in due:
             try:
@@ -136,14 +133,15 @@ class Fire:
                 )
             except Exception as error:
                 # Pure code on one row: whatever it raises is that row's, and must not stop all the others.
-                _set_aside(cursor, one.job_id, str(error) or type(error).__name__)
+                aside.append((one.job_id, str(error) or type(error).__name__))
+                firing.push_aside(cursor, *aside[-1], ASIDE)
                 continue
             if plans and len(plan.executions) > left:
                 break
             left -= len(plan.executions)
             rooms[_queue(one)] -= plan.queued
             plans.append((one, plan))
-        return plans
+        return plans, tuple(aside)
 
 
 def _write(cursor: Cursor, plans: list[Plan]) -> list[tuple[str, int]]:
@@ -158,19 +156,17 @@ def _write(cursor: Cursor, plans: list[Plan]) -> list[tuple[str, int]]:
     return queued
 
 
-def _count(fired: Fired) -> None:
+def _tell(fired: Fired) -> None:
+    """Once it is committed: a batch that is refused as a whole is tried again, and says so by itself."""
     metrics.slots_fired.inc(fired.executions)
     metrics.lateness.observe_all(fired.late)
     metrics.blocked.inc(len(fired.blocking))
     for reason, count in fired.reasons:
         metrics.slots_skipped.labels(reason).inc(count)
+    for job_id, fault in fired.aside:
+        log.error("schedule_set_aside", job_id=job_id, error=fault, seconds=ASIDE)
+        metrics.set_aside.labels("schedule").inc()
 
 
 def _queue(due: DueSchedule) -> str:
     return queue_name(due.pool, due.priority)
-
-
-def _set_aside(cursor: Cursor, job_id: int, fault: str) -> None:
-    log.error("schedule_set_aside", job_id=job_id, error=fault, seconds=ASIDE)
-    metrics.set_aside.labels("schedule").inc()
-    firing.push_aside(cursor, job_id, fault, ASIDE)

@@ -17,6 +17,7 @@ from jobsched.errors import DatabaseError, JobschedError
 from jobsched.log import get_logger
 from jobsched.poller.fire import Fire, Fired
 from jobsched.poller.housekeeping import Housekeeping
+from jobsched.poller.pusher import Pusher
 from jobsched.poller.reconcile import Reconcile
 from jobsched.poller.release import Release
 from jobsched.queue.broker import Broker
@@ -39,11 +40,14 @@ log = get_logger()
 class Dispatch:
     """Fire and release, in one loop: what makes jobs punctual."""
 
-    def __init__(self, link: Link, broker: Broker, high_water: int, poll_interval: float) -> None:
+    def __init__(
+        self, link: Link, broker: Broker, high_water: int, poll_interval: float, pusher: Pusher | None = None
+    ) -> None:
         self._link = link
         self._poll_interval = poll_interval
-        self._fire = Fire(link, broker, high_water)
-        self._release = Release(link, broker, high_water, poll_interval)
+        pusher = pusher or Pusher(broker)
+        self._fire = Fire(link, broker, high_water, pusher)
+        self._release = Release(link, broker, high_water, poll_interval, pusher)
         self._locked_nap = _LOCKED_FIRST
         self._told_late_at = -_TELL_LATE_EVERY
         self.lag = 0.0
@@ -137,10 +141,11 @@ class Poller:
     ) -> None:
         self._links = [Link(url, f"poller-{name}") for name in ("dispatch", "reconcile", "house", "beat")]
         dispatching, reconciling, keeping, beating = self._links
-        self.dispatch = Dispatch(dispatching, broker, high_water, poll_interval)
+        pusher = Pusher(broker)
+        self.dispatch = Dispatch(dispatching, broker, high_water, poll_interval, pusher)
         told = Failures()
         loop = _service("dispatch", self.dispatch.run_once, told)
-        self._reconcile = Reconcile(reconciling, broker, loop.wake)
+        self._reconcile = Reconcile(reconciling, broker, loop.wake, pusher)
         self._heartbeat = Heartbeat(beating, self.dispatch)
         self._listener = Listener(url, "poller-listen")
         house = Housekeeping(keeping, broker, history_days)

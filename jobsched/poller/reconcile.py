@@ -11,6 +11,7 @@ from jobsched.db.connection import Link
 from jobsched.db.recovery import Recovered
 from jobsched.errors import DatabaseError, QueueUnavailable
 from jobsched.log import get_logger
+from jobsched.poller.pusher import Pusher
 from jobsched.poller.watch import Overdue, Watch
 from jobsched.queue.broker import Broker
 
@@ -52,9 +53,16 @@ class Reconcile:
     ``wake`` is called when a round has made something due.
     """
 
-    def __init__(self, link: Link, broker: Broker, wake: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        link: Link,
+        broker: Broker,
+        wake: Callable[[], None] = lambda: None,
+        pusher: Pusher | None = None,
+    ) -> None:
         self._link = link
         self._broker = broker
+        self._pusher = pusher or Pusher(broker)
         self._wake = wake
         self._watch = Watch()
         self._overdue = Overdue()
@@ -71,7 +79,7 @@ class Reconcile:
             self._wake()
         try:
             refilled = self._refill_if_wiped()
-            pushed = refilled if refilled else self._push_lost()
+            pushed = refilled if refilled else self._pusher.make_up() + self._push_lost()
         except QueueUnavailable as error:
             log.debug("redis_away", error=str(error))
             pushed = 0
@@ -136,6 +144,7 @@ class Reconcile:
         finally:
             self._link.execute("SELECT pg_advisory_unlock(%s)", (_REFILL_LOCK,))
         # A Redis that was empty when nothing waited is no cause for alarm, and the first start looks the same.
+        self._pusher.forget()
         metrics.refills.inc(pushed > 0)
         metrics.refilled.inc(pushed)
         tell = log.warning if pushed else log.info

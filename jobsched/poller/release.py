@@ -9,12 +9,12 @@ from jobsched.db import firing, recovery, releasing
 from jobsched.db.connection import Cursor, Link
 from jobsched.db.releasing import Waiting
 from jobsched.domain.overlap import admit, reason
-from jobsched.errors import DatabaseRefused, QueueUnavailable
+from jobsched.errors import DatabaseRefused
 from jobsched.log import get_logger
 from jobsched.poller.journal import log_ids
 from jobsched.poller.plan import next_without_skipped
+from jobsched.poller.pusher import Pusher
 from jobsched.queue.broker import Broker
-from jobsched.runtime.outage import Outage
 
 #: Executions that one transaction decides about at most.
 BATCH = 2000
@@ -82,14 +82,15 @@ class _Fates:
 class Release:
     """Releases pending and retrying executions, queue by queue, so that no queue holds up another."""
 
-    def __init__(self, link: Link, broker: Broker, high_water: int, poll_interval: float) -> None:
+    def __init__(
+        self, link: Link, broker: Broker, high_water: int, poll_interval: float, pusher: Pusher | None = None
+    ) -> None:
         self._link = link
-        self._broker = broker
         self._high_water = high_water
         self._poll_interval = poll_interval
         self._full_nap = _FULL_FIRST
         self._locked_nap = _LOCKED_FIRST
-        self._unpushed = Outage("push_failed")
+        self._pusher = pusher or Pusher(broker)
 
     def run_once(self) -> Released:
         """One look at every queue in which something waits."""
@@ -223,15 +224,7 @@ class Release:
             return True
         log_ids("released", [(queue, i) for i in ids])
         failpoint.passing("release.committed")
-        try:
-            self._broker.push([(queue, i) for i in ids])
-        except QueueUnavailable as error:
-            # The rows say queued; reconcile pushes them when Redis is back.
-            self._unpushed.failed(executions=len(ids), error=str(error))
-            metrics.push_failures.inc()
-            return False
-        self._unpushed.over()
-        return True
+        return self._pusher.push([(queue, i) for i in ids])
 
 
 def _write(cursor: Cursor, fates: _Fates) -> None:
