@@ -302,7 +302,9 @@ def metrics_ports(settings: Settings, count: int) -> list[dict[str, str]]:
     if first is None:
         return [{}] * count
     if first + count - 1 > 65535:
-        raise ConfigError(f"JOBSCHED_METRICS_PORT: {count} ports are needed from {first} on; the last is 65535.")
+        raise ConfigError(
+            f"JOBSCHED_METRICS_PORT: {count} ports are needed from {first} on; the last is 65535."
+        )
     return [{"JOBSCHED_METRICS_PORT": str(first and first + number)} for number in range(count)]
 
 

@@ -39,6 +39,12 @@ EXCEPTIONS = {
     ("docs/operations.md", 'pg_dump --format=custom --file=jobsched.dump "$DATABASE_URL"'): (
         "tests/acceptance/test_backup.py runs it, with the programs that belong to the server"
     ),
+    ("docs/reliability.md", "scripts/chaos --seeds 20 --out /tmp/seeds"): (
+        "takes more than an hour; tests/chaos/test_seeds.py runs two minutes of it"
+    ),
+    ("docs/reliability.md", "scripts/chaos --scenario all --out /tmp/scenarios"): (
+        "takes half an hour; tests/chaos/test_scenarios.py runs them small"
+    ),
     ("docs/architecture.md", "flowchart LR"): "a diagram",
     ("docs/states.md", "stateDiagram-v2"): "a diagram; tests/test_conventions.py compares it with the code",
 }
