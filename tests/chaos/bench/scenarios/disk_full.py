@@ -14,8 +14,8 @@ from typing import Any
 
 from jobsched.errors import DatabaseError
 from jobsched.testing.stand import Stand
+from tests.chaos.bench.scenarios.callers import Caller
 from tests.chaos.bench.scenarios.stage import (
-    Caller,
     Findings,
     Stage,
     account,

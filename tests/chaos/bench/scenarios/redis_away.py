@@ -3,8 +3,8 @@
 import time
 from typing import Any
 
+from tests.chaos.bench.scenarios.callers import Caller
 from tests.chaos.bench.scenarios.stage import (
-    Caller,
     Findings,
     Stage,
     account,

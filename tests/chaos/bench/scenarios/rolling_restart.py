@@ -4,8 +4,8 @@ import signal
 import time
 from typing import Any
 
+from tests.chaos.bench.scenarios.callers import Caller
 from tests.chaos.bench.scenarios.stage import (
-    Caller,
     Findings,
     Stage,
     account,
