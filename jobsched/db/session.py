@@ -7,13 +7,16 @@ a deadline of our own, a little after the one that the server itself would keep;
 """
 
 from collections.abc import Generator
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import peewee
 import psycopg
 from playhouse.pool import PooledPostgresqlDatabase
 from psycopg import errors as pg
-from psycopg.pq import TransactionStatus
+from psycopg.abc import AdaptContext, Buffer
+from psycopg.adapt import Loader
+from psycopg.pq import Format, TransactionStatus
 
 from jobsched.clock import monotonic
 
@@ -94,9 +97,34 @@ def connect(url: str, *, statement_timeout: float, **options: Any) -> Session:
     return session
 
 
+class _AnyInstant(Loader):
+    """Reads a timestamptz; one that Python has no date for (44 BC, infinity) becomes the nearest that it has.
+
+    No API lets one in. But a single row that a hand has spoilt must not take a whole list from its readers.
+    """
+
+    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+        super().__init__(oid, context)
+        self._usual = _usual_instant(oid, context)
+
+    def load(self, data: Buffer) -> datetime:
+        try:
+            instant: datetime = self._usual.load(data)
+            return instant
+        except psycopg.DataError:
+            early = bytes(data).endswith(b"BC") or bytes(data).startswith(b"-")
+            return (datetime.min if early else datetime.max).replace(tzinfo=UTC)
+
+
+_INSTANTS = psycopg.postgres.types["timestamptz"].oid
+_usual_instant: Any = psycopg.adapters.get_loader(_INSTANTS, Format.TEXT)
+
+
 class _Adapter(peewee.Psycopg3Adapter):  # Peewee carries no types
     def connect(self, db: "Pool", **options: Any) -> Session:
-        return connect(db.database, statement_timeout=db.statement_timeout, **options)
+        session = connect(db.database, statement_timeout=db.statement_timeout, **options)
+        session.adapters.register_loader(_INSTANTS, _AnyInstant)
+        return session
 
 
 class Pool(PooledPostgresqlDatabase):  # type: ignore[misc]

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
@@ -20,8 +21,24 @@ T = TypeVar("T")
 
 def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """``value`` as a JSON response, with a line end, so that a terminal's prompt does not stick to it."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    try:
+        text = _json(value)
+    except ValueError:
+        text = _json(_finite(value))
     return Response(f"{text}\n".encode(), status=status, headers=headers, content_type="application/json")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with null for what JSON has no number for. Only a hand in the tables can have put it there."""
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def page(kind: List, found: Page[T], show: Callable[[T], dict[str, Any]]) -> Response:
