@@ -49,7 +49,9 @@ class _Armed:
         log.warning("failpoint", point=self.point, action=self._action)
         if self._action == "exit":
             os._exit(9)
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # Of this thread, which thus stops here. Sent to the process, the signal may be taken by another thread, and
+        # this one be a step further before all of them stand still.
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
 _armed = _Armed()

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
+import structlog
 from hypothesis import settings
 
 TABLES = (
@@ -55,6 +56,13 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("full", max_examples=1000)
     if config.getoption("--full"):
         settings.load_profile("full")
+
+
+@pytest.fixture(autouse=True)
+def log_of_the_next_test() -> Iterator[None]:
+    """What one test sets up for its log (``log.configure``) ends with it."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

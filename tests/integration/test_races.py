@@ -22,6 +22,7 @@ from jobsched.worker.attempt import call_for, verdict_of
 from jobsched.worker.deliver import Deliver
 from jobsched.worker.identity import Identity
 from jobsched.worker.intake import Intake
+from jobsched.worker.journal import Journal
 from jobsched.worker.liveness import Liveness
 from jobsched.worker.seats import Seats
 from tests.integration.factories import make_execution, make_job, make_worker
@@ -375,8 +376,9 @@ def test_what_was_taken_when_the_stop_came_is_claimed_all_the_same(link, databas
     identity, seats = Identity(), Seats(10)
     worker = identity.reborn()
     identity.prove(worker, clock.monotonic())
+    recorder = SimpleNamespace(journal=Journal("w"))
     intake = Intake(
-        database_url, broker, None, ["default"], seats, identity, None, None, None, None, Vault(None)
+        database_url, broker, None, ["default"], seats, identity, None, recorder, None, None, Vault(None)
     )
     execution = make_execution(link, make_job(link, due=None))
     intake._stopping.set()
