@@ -157,11 +157,12 @@ class WorkerStats:
 class PollerStats:
     """``alive`` pollers, and by how many seconds firing is late: what they measured, or what is overdue now.
 
-    ``lag_seconds`` is None where neither is known.
+    ``lag_seconds`` is None where neither is known; ``overdue_seconds``: how long the longest has been due, 0 if none.
     """
 
     alive: int
     lag_seconds: float | None
+    overdue_seconds: float = 0.0
 
 
 class Stats:
@@ -198,7 +199,7 @@ class Stats:
         """Whether pollers are alive, and how late they are."""
         alive, said, overdue = self._rows(_POLLER, {"silent": SILENT_SECONDS})[0]
         known = [lag for lag in (said, overdue) if lag is not None]
-        return PollerStats(alive, max(known) if known else None)
+        return PollerStats(alive, max(known) if known else None, overdue or 0.0)
 
     def depths(self) -> list[Depth]:
         """What is live in each queue, by state, of all projects."""

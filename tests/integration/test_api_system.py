@@ -70,6 +70,11 @@ def test_readiness_names_what_is_missing(api: Api) -> None:
         "VALUES (gen_random_uuid(), 'poller', 'p', 'h', 1, 0)"
     )
     assert api.call("GET", "/ready?verbose", key=None).get_json()["status"] == "ok"
+    job = api.create()["id"]
+    api.sql(f"UPDATE job_schedule SET next_execution_time = now() - interval '40 s' WHERE job_id = {job}")
+    checks = api.call("GET", "/ready", key=None).get_json()["checks"]
+    assert checks["poller"] == "alive, but what is due is not fired"
+    api.sql(f"UPDATE job_schedule SET next_execution_time = now() WHERE job_id = {job}")
     api.redis_fault = "does not answer"
     ready = api.call("GET", "/ready", key=None)
     assert (ready.status_code, ready.get_json()["status"]) == (200, "degraded")

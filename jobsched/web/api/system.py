@@ -23,6 +23,8 @@ from jobsched.web.services import Services
 TAG = Tag(name="operation", description="How the installation is.")
 
 _RQ: Final = ("ready", "processing", "retry", "completed", "failed")
+#: Seconds after which a schedule that is due tells of a poller that does not do its work.
+_OVERDUE: Final = 30.0
 _OURS: Final = ("queued", "running", "pending", "retrying", "dead")
 
 
@@ -119,9 +121,13 @@ def _database_checks(check_schema: Callable[[], None]) -> dict[str, str]:
 def _poller_check(services: Services) -> str:
     try:
         with converted(), services.connection():
-            return "ok" if services.stats.poller().alive else "none is alive"
+            pollers = services.stats.poller()
     except DatabaseError:
         return "unknown"
+    if not pollers.alive:
+        return "none is alive"
+    # One that beats and does not fire is none either: its loop hangs, or a lock holds it.
+    return "ok" if pollers.overdue_seconds < _OVERDUE else "alive, but what is due is not fired"
 
 
 def _queue(name: str, known: QueueStats | None, counts: Mapping[str, RqCounts] | None) -> dict[str, Any]:
