@@ -26,17 +26,29 @@ class Pusher:
         self._broker = broker
         self._outage = Outage("push_failed")
         self._lock = threading.Lock()
+        self._paying = threading.Lock()
         self._owed: list[tuple[str, int]] = []
 
     def push(self, queued: Sequence[tuple[str, int]]) -> bool:
-        """Push ``queued``, as (queue, id), or remember it. Whether Redis took it."""
+        """Push ``queued``, as (queue, id), or remember it. Whether Redis took it.
+
+        It goes behind what is owed: behind a younger head of its list, what is owed would look lost to reconcile,
+        and be pushed twice.
+        """
+        behind = self._remember(queued, only_behind=True)
         try:
-            self._broker.push(queued)
+            if behind:
+                self.make_up()
+            else:
+                self._broker.push(queued)
         except QueueUnavailable as error:
-            self._remember(queued)
+            if not behind:
+                self._remember(queued)
             self._outage.failed(executions=len(queued), error=str(error))
             metrics.push_failures.inc()
             return False
+        if self._owed:
+            return False  # another thread is pushing it
         self._outage.over()
         return True
 
@@ -45,23 +57,28 @@ class Pusher:
 
         What has got further meanwhile is pushed too: a message for nothing is dropped at its claim.
         """
-        with self._lock:
-            owed, self._owed = self._owed, []
-        pushed = 0
+        if not self._paying.acquire(blocking=False):
+            return 0
         try:
-            while pushed < len(owed):
-                self._broker.push(owed[pushed : pushed + _AT_ONCE])
-                pushed += _AT_ONCE
-        except QueueUnavailable:
-            self._remember(owed[pushed:])
-            raise
-        return len(owed)
+            pushed = 0
+            while page := (owed := self._owed)[:_AT_ONCE]:
+                self._broker.push(page)
+                with self._lock:
+                    del owed[: len(page)]
+                pushed += len(page)
+            return pushed
+        finally:
+            self._paying.release()
 
     def forget(self) -> None:
         """Owe nothing: everything queued has been pushed."""
         with self._lock:
             self._owed = []
 
-    def _remember(self, queued: Sequence[tuple[str, int]]) -> None:
+    def _remember(self, queued: Sequence[tuple[str, int]], *, only_behind: bool = False) -> bool:
+        """Owe ``queued``; ``only_behind``: if something is owed already. Whether it is owed now."""
         with self._lock:
+            if only_behind and not self._owed:
+                return False
             self._owed += queued[: MOST - len(self._owed)]
+            return True

@@ -53,3 +53,24 @@ def test_a_redis_that_was_wiped_meanwhile_is_filled_once(link, redis_url):
     assert reconcile.run_once().pushed == 0
     assert len(broker.take(["default"], 10)) == 1
     client.close()
+
+
+def test_what_was_due_meanwhile_goes_behind_and_nothing_is_pushed_twice(link, redis_url):
+    client = connect(redis_url)
+    client.flushall()
+    broker = Away(Broker(client), Broker(connect("redis://127.0.0.1:1/0")))
+    pusher = Pusher(broker)
+    reconcile, fire = Reconcile(link, broker, pusher=pusher), Fire(link, broker, 100, pusher)
+    reconcile.run_once()
+    make_job(link)
+    make_job(link)
+    broker.there = False
+    assert fire.run_once().executions == 2
+    link.execute("UPDATE execution SET queued_at = queued_at - interval '60 s'")
+    broker.there = True
+    make_job(link)
+    assert fire.run_once().executions == 1
+    assert reconcile.run_once().pushed == 0
+    ids = [i for (i,) in link.execute("SELECT id FROM execution ORDER BY id")]
+    assert broker.take(["default"], 10) == ids
+    client.close()
