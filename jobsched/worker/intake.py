@@ -209,8 +209,12 @@ class Intake:
             (seated if self._seats.take(seat) else standing).append(seat)
         if standing:
             # An older attempt of theirs, given up under another id, has not ended here yet.
-            claims.hand_back(self._link, owner, [seat.claimed.id for seat in standing])
-            metrics.handed_back.inc(len(standing))
+            try:
+                claims.hand_back(self._link, owner, [seat.claimed.id for seat in standing])
+                metrics.handed_back.inc(len(standing))
+            except DatabaseError as error:
+                # A beat does it once that attempt has ended; the others sit already and must be sent.
+                log.debug("hand_back_postponed", executions=len(standing), error=str(error))
         self._recorder.journal.claimed([seat.claimed for seat in seated])
         return seated
 

@@ -37,6 +37,10 @@ _GATHER = 0.005
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 
+#: Seconds until an outcome that Postgres refuses in every form is tried again. Its seat stays taken: were it given
+#: up, the call would be sent again.
+ASIDE = 10.0
+
 log = get_logger()
 
 #: The series of a state and an error code; to find it anew costs more than to count in it.
@@ -71,6 +75,8 @@ class Recorder:
         self._on_retry = on_retry
         self.journal = Journal(worker_name)
         self._outcomes: deque[_Outcome] = deque()
+        self._aside: list[_Outcome] = []
+        self._aside_until = 0.0
         self._something = threading.Event()
         self._stopping = False
         self._pause = threading.Event()
@@ -121,6 +127,9 @@ class Recorder:
         while not self._stopping:
             self._something.wait(1.0)
             self._something.clear()
+            if self._aside and clock.monotonic() >= self._aside_until:
+                self._outcomes.extend(self._aside)
+                self._aside.clear()
             while self._outcomes and not self._stopping:
                 if len(self._outcomes) < _COMPANY and len(self._seats) > _BUSY:
                     self._pause.wait(_GATHER)
@@ -158,13 +167,17 @@ class Recorder:
         if back:
             self._hand_back(owner, back)
         failpoint.passing("worker.answered")
-        if ended:
-            self._finish(owner, ended, again)
+        refused = self._finish(owner, ended, again) if ended else set()
         failpoint.passing("worker.recorded")
-        self._seats.release([one.seat.claimed.id for one in batch])
+        if refused:
+            self._aside += [one for one in batch if one.seat.claimed.id in refused]
+            self._aside_until = clock.monotonic() + ASIDE
+        self._seats.release([i for one in batch if (i := one.seat.claimed.id) not in refused])
 
-    def _finish(self, owner: UUID, ended: list[Ended], again: bool) -> None:
+    def _finish(self, owner: UUID, ended: list[Ended], again: bool) -> set[int]:
+        """Record what has ended; the ids of what Postgres refuses even without the target's answer."""
         recorded: list[Recorded] = []
+        refused: set[int] = set()
 
         def act(part: Sequence[Ended]) -> None:
             recorded.extend(claims.finish(self._link, owner, self._worker_name, part, again=again))
@@ -172,11 +185,15 @@ class Recorder:
         def refuse(one: Ended, error: DatabaseRefused) -> None:
             log.error("outcome_unrecordable", execution_id=one.id, error=str(error))
             bare = without_capture(one)
-            recorded.extend(claims.finish(self._link, owner, self._worker_name, [bare], again=again))
-            ended[ended.index(one)] = bare
+            try:
+                recorded.extend(claims.finish(self._link, owner, self._worker_name, [bare], again=again))
+                ended[ended.index(one)] = bare
+            except DatabaseRefused:
+                refused.add(one.id)
 
         claims.in_halves(act, ended, refuse)
-        self._after(ended, recorded)
+        self._after([one for one in ended if one.id not in refused] if refused else ended, recorded)
+        return refused
 
     def _after(self, ended: list[Ended], recorded: list[Recorded]) -> None:
         """What follows a commit and may be lost without harm: counters, RQ's picture, waking a poller."""

@@ -207,6 +207,49 @@ def test_an_answer_that_postgres_cannot_store_is_recorded_without_it(link, broke
     ]
 
 
+def test_an_outcome_that_postgres_refuses_in_every_form_holds_up_no_other(
+    link, broker, worker, target, monkeypatch
+):
+    monkeypatch.setattr("jobsched.worker.record.ASIDE", 0.5)
+    job = make_job(link, api=f"{target.url}/status/500", max_retry_count=0)
+    [refused] = enqueue(link, broker, job, id=999_999)
+    # As where sequences were left behind by whoever moved the database: the id was given out before.
+    link.execute(
+        "INSERT INTO dead_letter (id, project_id, job_id, trigger, scheduled_for, attempt, retry_count, queue, "
+        "failed_at) VALUES (%s, 1, %s, 'manual', now(), 1, 0, 'default', now())",
+        (refused, job),
+    )
+    target.wait_for(1)
+    enqueue(link, broker, make_job(link, api=f"{target.url}/ok"), 10)
+    eventually(ended(link, 10))
+    assert link.execute("SELECT id, attempt, state FROM execution") == [(refused, 1, "running")]
+    link.execute("DELETE FROM dead_letter")
+    eventually(ended(link, 11))
+    assert len(target.arrivals) == 11
+
+
+def test_what_cannot_be_handed_back_at_once_keeps_no_seat_from_its_neighbours(link, broker, worker, target):
+    once = make_job(link, api=f"{target.url}/hang", type="AT_MOST_ONCE")
+    [standing] = enqueue(link, broker, once)
+    target.wait_for(1)
+    link.execute(
+        "CREATE FUNCTION away() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE 'not now' USING ERRCODE = 'query_canceled'; END $$"
+    )
+    try:
+        link.execute("UPDATE execution SET state = 'queued', queued_at = now(), worker_id = NULL")
+        link.execute(
+            "CREATE TRIGGER away BEFORE UPDATE ON execution FOR EACH ROW "
+            "WHEN (OLD.state = 'running' AND NEW.state = 'queued') EXECUTE FUNCTION away()"
+        )
+        new = make_execution(link, make_job(link, api=f"{target.url}/ok"))
+        broker.push([("default", standing), ("default", new)])
+        eventually(ended(link, 1))
+    finally:
+        link.execute("DROP FUNCTION away CASCADE")
+    assert history(link, "id, state") == [(new, "succeeded")]
+
+
 def test_many_idle_seconds_do_not_delay_the_next_message(link, broker, worker, target):
     job = make_job(link, api=f"{target.url}/ok")
     enqueue(link, broker, job)
