@@ -48,3 +48,8 @@ def read(link: Link) -> dict[str, QueueContents]:
     for queue, execution, at in link.execute(_DEAD, (NEWEST,)):
         queues.setdefault(queue, QueueContents()).failed.append((execution, at))
     return queues
+
+
+def pools(link: Link) -> list[str]:
+    """The pools that workers serve or have served in the last hour."""
+    return [row[0] for row in link.execute("SELECT DISTINCT unnest(pools) FROM worker_process")]
