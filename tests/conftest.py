@@ -136,7 +136,7 @@ def database_url(shared_database_url: str) -> str:
         for table in TABLES:
             connection.execute(f"DELETE FROM {table}")
         connection.execute("DELETE FROM project WHERE id <> 1")
-        connection.execute("UPDATE instance SET epoch = NULL")
+        connection.execute("UPDATE instance SET epoch = NULL, zone_rules = NULL")
     return shared_database_url
 
 

@@ -20,6 +20,7 @@ from jobsched.poller.housekeeping import Housekeeping
 from jobsched.poller.pusher import Pusher
 from jobsched.poller.reconcile import Reconcile
 from jobsched.poller.release import Release
+from jobsched.poller.zones import ZoneRules
 from jobsched.queue.broker import Broker
 from jobsched.runtime.service import Failures, Service
 
@@ -139,8 +140,10 @@ class Poller:
     def __init__(
         self, url: str, broker: Broker, *, high_water: int, poll_interval: float, history_days: int
     ) -> None:
-        self._links = [Link(url, f"poller-{name}") for name in ("dispatch", "reconcile", "house", "beat")]
-        dispatching, reconciling, keeping, beating = self._links
+        self._links = [
+            Link(url, f"poller-{name}") for name in ("dispatch", "reconcile", "house", "beat", "zones")
+        ]
+        dispatching, reconciling, keeping, beating, computing = self._links
         pusher = Pusher(broker)
         self.dispatch = Dispatch(dispatching, broker, high_water, poll_interval, pusher)
         told = Failures()
@@ -149,11 +152,13 @@ class Poller:
         self._heartbeat = Heartbeat(beating, self.dispatch)
         self._listener = Listener(url, "poller-listen")
         house = Housekeeping(keeping, broker, history_days)
+        zones = ZoneRules(computing, loop.wake)
         self._wake = loop.wake
         self.services = [
             _service("heartbeat", self._heartbeat.run_once, told),
             _service("listen", self._listen_once, told),
             Service("housekeeping", _counted("housekeeping", house.run_once), failures=told),
+            Service("zones", _counted("zones", zones.run_once), failures=told),
             _service("reconcile", self._reconcile_once, told),
             loop,
         ]

@@ -1,0 +1,177 @@
+"""Time zones whose rules have changed: the next slots are computed anew when a poller starts.
+
+A process keeps the rules that it has read until it ends, so a new tzdata takes effect with a restart. Each start
+that is not behind what was applied last computes, not only the first with newer rules: while pollers are restarted
+one after the other, an old one may still store a slot by old rules, and a distribution may mend rules without
+giving them another version. By unchanged rules nothing moves.
+"""
+
+import importlib.resources
+import re
+import zoneinfo
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from jobsched.db import firing, zoned
+from jobsched.db.claims import in_halves
+from jobsched.db.connection import Link
+from jobsched.db.firing import Advance
+from jobsched.domain.zone_rules import NextTimes, ZonedJob, is_older, times_by_present_rules
+from jobsched.errors import DatabaseRefused
+from jobsched.log import get_logger
+
+#: Jobs looked at in one round, and seconds between two rounds.
+BATCH = 500
+PAUSE = 0.05
+
+#: Seconds until the next try: while another poller computes, and for rows that somebody else holds.
+_AGAIN = 2.0
+_LOCKED_AGAIN = 1.0
+
+#: Ids that one line of the log names at most.
+_MOST_IDS = 20
+
+#: Advisory lock: one poller at a time computes.
+_LOCK = 0x6A6F6273_0005
+
+#: A nap of what has nothing more to do.
+_FOR_EVER = 86_400.0
+
+log = get_logger()
+
+
+def rules_version() -> str | None:
+    """The version of tzdata by which this process reads time zones, such as ``2026a``; None if nothing tells.
+
+    As zoneinfo does: the first folder of TZPATH that has zones, else the package tzdata.
+    """
+    sources: list[Traversable] = [Path(folder) for folder in zoneinfo.TZPATH]
+    with suppress(ModuleNotFoundError):  # some distributions leave it out for their own files
+        sources.append(importlib.resources.files("tzdata") / "zoneinfo")
+    for source in sources:
+        if (version := _version_in(source)) is not None:
+            return version
+        if _has_regions(source):
+            return None
+    return None
+
+
+def _version_in(source: Traversable) -> str | None:
+    for name in ("tzdata.zi", "+VERSION"):
+        try:
+            with (source / name).open(encoding="utf-8", errors="replace") as file:
+                match = re.search(r"\b\d{4}[a-z]{1,2}\b", file.readline(200))
+        except OSError:
+            continue
+        if match:
+            return match[0]
+    return None
+
+
+def _has_regions(source: Traversable) -> bool:
+    """Whether there are zones such as Europe/Berlin, not just a lone UTC as in minimal images."""
+    try:
+        return any(one.is_dir() for one in source.iterdir())
+    except OSError:
+        return False
+
+
+class ZoneRules:
+    """Computes the next slots once, in bounded rounds beside firing. ``wake`` is called when some have moved."""
+
+    def __init__(self, link: Link, wake: Callable[[], None] = lambda: None) -> None:
+        self._link = link
+        self._wake = wake
+        self._rules = rules_version()  # before any zone is read: never newer than what is computed by
+        self._applied: str | None = None
+        self._up_to = 0
+        self._locked: list[int] = []
+        self._looked = 0
+        self._moved: list[int] = []
+        self._begun = self._done = False
+
+    def run_once(self) -> float:
+        """One round; the seconds until the next."""
+        if self._done:
+            return _FOR_EVER
+        # Asked for in each round: with a connection that broke the lock went, too.
+        if not zoned.claim_turn(self._link, _LOCK):
+            self._link.close()
+            return _AGAIN
+        if not self._begun:
+            self._applied = zoned.applied_rules(self._link)
+            self._begun = True
+            if is_older(self._rules, self._applied):
+                log.warning("zone_rules_older", rules=self._rules, applied=self._applied)
+                return self._end()
+        jobs = zoned.schedules_after(self._link, self._up_to, BATCH)
+        if jobs:
+            self._compute(jobs)
+            self._up_to = jobs[-1]
+            return PAUSE
+        if self._locked:
+            again, self._locked = self._locked[:BATCH], self._locked[BATCH:]
+            self._compute(again)
+            return _LOCKED_AGAIN if self._locked else PAUSE
+        if self._rules is not None and self._rules != self._applied:
+            zoned.remember_rules(self._link, self._rules, self._applied)
+        tell = log.info if self._moved or self._rules != self._applied else log.debug
+        tell(
+            "zone_rules_applied",
+            rules=self._rules,
+            before=self._applied,
+            jobs=self._looked,
+            moved=len(self._moved),
+            job_ids=self._moved[:_MOST_IDS],
+        )
+        return self._end()
+
+    def _end(self) -> float:
+        self._done = True
+        self._link.close()
+        return _FOR_EVER
+
+    def _compute(self, jobs: Sequence[int]) -> None:
+        in_halves(self._move, jobs, _pass_by)
+
+    def _move(self, jobs: Sequence[int]) -> None:
+        with self._link.transaction() as cursor:
+            present = zoned.to_come(cursor, jobs)
+        changed = [job.job_id for job, _times in _changed(present)]
+        locked: list[int] = []
+        moves: list[Advance] = []
+        if changed:
+            with self._link.transaction() as cursor:
+                locked = zoned.lock(cursor, changed)
+                moves = [
+                    Advance(job.job_id, times.next_slot, times.next_execution_time, job.last_slot, job.runs)
+                    for job, times in _changed(zoned.to_come(cursor, locked))
+                ]
+                if moves:
+                    firing.advance(cursor, moves)
+        left = set(changed) - set(locked)
+        self._looked += len(present) - len(left)
+        self._locked += sorted(left)
+        if moves:
+            self._moved += [move.job_id for move in moves]
+            self._wake()
+
+
+def _changed(jobs: Sequence[ZonedJob]) -> list[tuple[ZonedJob, NextTimes]]:
+    found = []
+    for job in jobs:
+        try:
+            times = times_by_present_rules(job)
+        except Exception as error:
+            # Pure code on one row: whatever it raises is that row's, and firing says so when it is due.
+            log.debug("zone_rules_not_applied", job_id=job.job_id, error=str(error))
+            continue
+        if times is not None:
+            found.append((job, times))
+    return found
+
+
+def _pass_by(job_id: int, error: DatabaseRefused) -> None:
+    log.debug("zone_rules_not_applied", job_id=job_id, error=str(error))
