@@ -9,7 +9,8 @@ from pathlib import Path
 
 from jobsched.domain import schedule
 
-_CACHES = (schedule._parse, schedule._zone, schedule._zone_names, schedule._cron_gap)
+# Not the set of names: it is that of the package tzdata at least, whatever the folder.
+_CACHES = (schedule._parse, schedule._zone, schedule._cron_gap)
 
 
 def write_zone(folder: Path, key: str, offset: int, changes: Sequence[tuple[datetime, int]] = ()) -> None:

@@ -19,17 +19,21 @@ from tests.integration.factories import make_job
 from tests.zone_files import hours, write_version, write_zone, zones_of
 
 ZONE = "Europe/Berlin"
-NOW = datetime.now(UTC).replace(second=0, microsecond=0)
-SOON = NOW + timedelta(days=10)
+SOON = timedelta(days=10)
 
 
 @pytest.fixture
-def trees(tmp_path):
+def now():
+    return datetime.now(UTC).replace(second=0, microsecond=0)
+
+
+@pytest.fixture
+def trees(now, tmp_path):
     """Zone files before and after: at +2 hours for ever, and at +1 from tomorrow on."""
     before, after = tmp_path / "before", tmp_path / "after"
     write_zone(before, ZONE, 2)
     write_version(before, "2026a")
-    write_zone(after, ZONE, 2, [(NOW + hours(24), 1)])
+    write_zone(after, ZONE, 2, [(now + hours(24), 1)])
     write_version(after, "2026b")
     return before, after
 
@@ -79,19 +83,21 @@ def applied(link):
     return link.execute("SELECT zone_rules FROM instance")[0][0]
 
 
-def test_new_rules_move_what_the_wall_clock_decides_and_nothing_else(link, jobs, database_url, trees, capsys):
+def test_new_rules_move_what_the_wall_clock_decides_and_nothing_else(
+    now, link, jobs, database_url, trees, capsys
+):
     log.configure(json=True)
     before, after = trees
-    day = (SOON + hours(2)).day
+    day = (now + SOON + hours(2)).day
     with zones_of(before):
         start(database_url)
         monthly = create(jobs, f"0 9 {day} * *").id
-        once = create(jobs, f"@at {SOON + hours(2):%Y-%m-%dT%H:%M:%S}", is_recurring=False).id
-        jittered = create(jobs, wall(SOON), jitter_seconds=60.0).id
+        once = create(jobs, f"@at {now + SOON + hours(2):%Y-%m-%dT%H:%M:%S}", is_recurring=False).id
+        jittered = create(jobs, wall(now + SOON), jitter_seconds=60.0).id
         create(jobs, "@every 7h")
         create(jobs, f"0 9 {day} * *", "UTC")
-        create(jobs, wall(NOW + hours(12)))
-        paused = create(jobs, wall(SOON))
+        create(jobs, wall(now + hours(12)))
+        paused = create(jobs, wall(now + SOON))
         jobs.pause(1, paused.id)
     known = times(link)
     due = link.execute("SELECT next_execution_time FROM job_schedule WHERE job_id = %s", (jittered,))
@@ -113,14 +119,14 @@ def test_new_rules_move_what_the_wall_clock_decides_and_nothing_else(link, jobs,
     assert times(link) == known | {each: known[each] + hours(1) for each in (monthly, once, jittered)}
     with zones_of(after):
         jobs.resume(1, paused.id)
-    assert times(link)[paused.id] == SOON + hours(1)
+    assert times(link)[paused.id] == now + SOON + hours(1)
 
 
-def test_older_and_unknown_rules_change_nothing(link, jobs, database_url, trees, capsys):
+def test_older_and_unknown_rules_change_nothing(now, link, jobs, database_url, trees, capsys):
     log.configure(json=True)
     before, after = trees
     with zones_of(after):
-        create(jobs, wall(SOON))
+        create(jobs, wall(now + SOON))
         start(database_url)
     known = times(link)
     with zones_of(before):
@@ -133,59 +139,59 @@ def test_older_and_unknown_rules_change_nothing(link, jobs, database_url, trees,
 
 
 def test_a_slot_that_an_old_process_has_stored_since_is_put_right_by_the_next_start(
-    link, jobs, database_url, trees
+    now, link, jobs, database_url, trees
 ):
     before, after = trees
     with zones_of(after):
         start(database_url)
     with zones_of(before):
-        job = create(jobs, wall(SOON))
+        job = create(jobs, wall(now + SOON))
     with zones_of(after):
         start(database_url)
-    assert times(link) == {job.id: SOON + hours(1)}
+    assert times(link) == {job.id: now + SOON + hours(1)}
 
 
 def test_a_slot_that_fired_is_not_fired_again_at_its_time_by_the_new_rules(
-    link, database_url, broker, tmp_path
+    now, link, database_url, broker, tmp_path
 ):
     """The zone has left +2 a week ago, but the rules come only now: 9:00 is an hour later than it was run."""
     write_zone(tmp_path / "before", ZONE, 2)
-    write_zone(tmp_path / "after", ZONE, 2, [(NOW - timedelta(days=7), 1)])
+    write_zone(tmp_path / "after", ZONE, 2, [(now - timedelta(days=7), 1)])
     write_version(tmp_path / "after", "2026b")
-    shown = NOW + hours(2)
+    shown = now + hours(2)
     with zones_of(tmp_path / "before"):
         job = make_job(
             link,
             schedule=f"{shown.minute} {shown.hour} * * *",
             timezone=ZONE,
-            due=f"'{NOW.isoformat()}'",
-            updated_at=NOW - timedelta(days=9),
+            due=f"'{now.isoformat()}'",
+            updated_at=now - timedelta(days=9),
         )
         assert Fire(link, broker, 100).run_once().executions == 1
-    assert times(link) == {job: NOW + hours(24)}
+    assert times(link) == {job: now + hours(24)}
     with zones_of(tmp_path / "after"):
         start(database_url)
-    assert times(link) == {job: NOW + hours(25)}
-    assert link.execute("SELECT last_slot, runs FROM job_schedule") == [(NOW, 1)]
+    assert times(link) == {job: now + hours(25)}
+    assert link.execute("SELECT last_slot, runs FROM job_schedule") == [(now, 1)]
 
 
 @pytest.mark.parametrize(("policy", "fired", "skipped"), [("fire_once", 1, 0), ("skip", 0, 1)])
 def test_a_slot_that_has_moved_into_the_past_follows_the_misfire_policy(
-    link, jobs, database_url, broker, tmp_path, policy, fired, skipped
+    now, link, jobs, database_url, broker, tmp_path, policy, fired, skipped
 ):
     write_zone(tmp_path / "before", ZONE, 2)
-    write_zone(tmp_path / "after", ZONE, 2, [(NOW - hours(12), 3)])
+    write_zone(tmp_path / "after", ZONE, 2, [(now - hours(12), 3)])
     write_version(tmp_path / "after", "2026b")
     with zones_of(tmp_path / "before"):
-        job = create(jobs, wall(NOW + hours(0.5)), misfire_policy=policy)
+        job = create(jobs, wall(now + hours(0.5)), misfire_policy=policy)
     link.execute("UPDATE job SET updated_at = updated_at - interval '9 days'")
     link.execute("UPDATE job_schedule SET anchor = anchor - interval '9 days'")
     with zones_of(tmp_path / "after"):
         start(database_url)
-        assert times(link) == {job.id: NOW - hours(0.5)}
+        assert times(link) == {job.id: now - hours(0.5)}
         done = Fire(link, broker, 100).run_once()
     assert (done.executions, done.skipped) == (fired, skipped)
-    assert times(link)[job.id] > NOW + timedelta(days=300)
+    assert times(link)[job.id] > now + timedelta(days=300)
 
 
 def test_what_is_due_already_stays_as_it_is(link, database_url, trees):
@@ -198,25 +204,25 @@ def test_what_is_due_already_stays_as_it_is(link, database_url, trees):
 
 
 def test_a_start_that_was_killed_in_the_middle_is_made_up_for_by_the_next(
-    link, jobs, database_url, trees, monkeypatch
+    now, link, jobs, database_url, trees, monkeypatch
 ):
     monkeypatch.setattr(zones, "BATCH", 2)
     before, after = trees
     with zones_of(before):
-        made = [create(jobs, wall(SOON)).id for _ in range(5)]
+        made = [create(jobs, wall(now + SOON)).id for _ in range(5)]
     with zones_of(after):
         start(database_url, rounds=2)
         assert (len(set(times(link).values())), applied(link)) == (2, None)
         start(database_url)
-    assert (times(link), applied(link)) == (dict.fromkeys(made, SOON + hours(1)), "2026b")
+    assert (times(link), applied(link)) == (dict.fromkeys(made, now + SOON + hours(1)), "2026b")
 
 
 def test_a_row_that_somebody_holds_comes_later_and_one_that_an_edit_has_changed_is_left(
-    link, jobs, database_url, trees
+    now, link, jobs, database_url, trees
 ):
     before, after = trees
     with zones_of(before):
-        made = [create(jobs, wall(SOON)).id for _ in range(3)]
+        made = [create(jobs, wall(now + SOON)).id for _ in range(3)]
     own = Link(database_url, "test-zones")
     with zones_of(after):
         rules = ZoneRules(own)
@@ -229,42 +235,42 @@ def test_a_row_that_somebody_holds_comes_later_and_one_that_an_edit_has_changed_
             assert applied(own) is None
         while rules.run_once() < 60:
             pass
-    moved = SOON + hours(1)
+    moved = now + SOON + hours(1)
     assert (times(link), applied(link)) == ({made[0]: moved, made[1]: None, made[2]: moved}, "2026b")
     own.close()
 
 
-def test_one_poller_computes_at_a_time(link, jobs, database_url, trees):
+def test_one_poller_computes_at_a_time(now, link, jobs, database_url, trees):
     before, after = trees
     with zones_of(before):
-        job = create(jobs, wall(SOON))
+        job = create(jobs, wall(now + SOON))
     own = Link(database_url, "test-zones")
     with zones_of(after):
         assert zoned.claim_turn(link, zones._LOCK)
         rules = ZoneRules(own)
         assert rules.run_once() > 1
-        assert times(link) == {job.id: SOON}
+        assert times(link) == {job.id: now + SOON}
         link.execute("SELECT pg_advisory_unlock(%s)", (zones._LOCK,))
         while rules.run_once() < 60:
             pass
-    assert times(link) == {job.id: SOON + hours(1)}
+    assert times(link) == {job.id: now + SOON + hours(1)}
     own.close()
 
 
 @pytest.mark.parametrize(
     "damage", ["anchor = 'infinity'", "last_slot = '0044-03-15 BC'", "next_slot = 'infinity'"]
 )
-def test_a_damaged_row_holds_up_no_other(link, jobs, database_url, trees, damage):
+def test_a_damaged_row_holds_up_no_other(now, link, jobs, database_url, trees, damage):
     before, after = trees
     with zones_of(before):
-        made = [create(jobs, wall(SOON)).id for _ in range(5)]
-        unreadable = create(jobs, wall(SOON)).id
+        made = [create(jobs, wall(now + SOON)).id for _ in range(5)]
+        unreadable = create(jobs, wall(now + SOON)).id
     link.execute(f"UPDATE job_schedule SET {damage} WHERE job_id = %s", (made[2],))
     link.execute("UPDATE job SET schedule = 'x' WHERE id = %s", (unreadable,))
     with zones_of(after):
         start(database_url)
     moved = link.execute(
-        "SELECT job_id FROM job_schedule WHERE next_slot = %s ORDER BY 1", (SOON + hours(1),)
+        "SELECT job_id FROM job_schedule WHERE next_slot = %s ORDER BY 1", (now + SOON + hours(1),)
     )
     assert [each for (each,) in moved] == [made[0], made[1], made[3], made[4]]
     assert applied(link) == "2026b"
