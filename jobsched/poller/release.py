@@ -25,6 +25,9 @@ _FULL_FIRST = 0.1
 #: A job whose lock somebody else holds is looked at again after this many seconds, twice as long each time.
 _LOCKED_FIRST = 0.02
 
+#: The queues behind one that Redis did not take are looked at again after this many seconds: it may be back.
+_UNPUSHED_NAP = 1.0
+
 #: Seconds by which an execution that Postgres refuses to move is pushed aside.
 ASIDE = 3600.0
 
@@ -105,9 +108,6 @@ class Release:
             if done.unpushed:
                 # Each push would wait for a server that stands still, and what is due to be fired for them all.
                 break
-        metrics.released.inc(done.queued)
-        metrics.blocked.inc(done.blocked)
-        metrics.slots_skipped.labels("overlap").inc(done.skipped)
         full = any(room <= 0 for room in rooms.values())
         return Released(done.queued, done.skipped, done.blocked, self._again_in(done, full))
 
@@ -123,6 +123,8 @@ class Release:
             self._locked_nap = min(self._locked_nap * 2, self._poll_interval)
         else:
             self._locked_nap = _LOCKED_FIRST
+        if done.unpushed:
+            naps.append(_UNPUSHED_NAP)
         if done.more:
             naps.append(0.0)
         return min(naps, default=None)
@@ -146,9 +148,7 @@ class Release:
                 return
             size = min(size * 2, BATCH)
             handled += fates.decided  # not those of jobs that others hold: they must not use up the room
-            done.queued += len(fates.queue)
-            done.skipped += len(fates.skip)
-            done.blocked += len(fates.block)
+            _count(fates, done)
             done.more = done.more or bool(fates.limited)  # whose next slot may be due already
             if fates.blocking and recovery.unblock_of(self._link, fates.blocking):
                 done.more = True
@@ -225,6 +225,16 @@ class Release:
         log_ids("released", [(queue, i) for i in ids])
         failpoint.passing("release.committed")
         return self._pusher.push([(queue, i) for i in ids])
+
+
+def _count(fates: _Fates, done: _Round) -> None:
+    """Of a batch that is committed: at once, for a later one may end the round with an error."""
+    done.queued += len(fates.queue)
+    done.skipped += len(fates.skip)
+    done.blocked += len(fates.block)
+    metrics.released.inc(len(fates.queue))
+    metrics.blocked.inc(len(fates.block))
+    metrics.slots_skipped.labels("overlap").inc(len(fates.skip))
 
 
 def _write(cursor: Cursor, fates: _Fates) -> None:

@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
+from jobsched import metrics
 from jobsched.db import claims, firing, recovery, releasing
 from jobsched.db.claims import Ended
 from jobsched.db.connection import Link, open_pool
 from jobsched.db.notify import Listener
+from jobsched.errors import DatabaseUnavailable
 from jobsched.poller.fire import Fire
 from jobsched.poller.process import Dispatch
 from jobsched.poller.reconcile import Reconcile
@@ -390,6 +392,36 @@ def test_the_backlog_of_one_job_is_not_read_to_decide_about_another(link):
     finally:
         link.execute("DELETE FROM execution")
         link.execute("ANALYZE execution")
+
+
+def test_queues_behind_one_that_redis_did_not_take_are_looked_at_again_soon(link, broker):
+    for pool in ("a", "b"):
+        job = make_job(link, due=None, pool=pool)
+        make_execution(link, job, "pending", pool=f"'{pool}'", queue=f"'{pool}'")
+    away = connect("redis://127.0.0.1:1/0")
+    done = Release(link, Broker(away), 100, POLL).run_once()
+    away.close()
+    assert (done.executions, done.again_in) == (1, 1.0)
+
+
+def test_what_is_committed_before_an_error_is_counted(link, second, broker):
+    for pool in ("a", "b"):
+        job = make_job(link, due=None, pool=pool)
+        make_execution(link, job, "pending", pool=f"'{pool}'", queue=f"'{pool}'")
+
+    class LosesItsDatabase(Broker):
+        def push(self, items):
+            super().push(items)
+            [(own,)] = link.execute("SELECT pg_backend_pid()")
+            second.execute("SELECT pg_terminate_backend(%s)", (own,))
+
+    def counted():
+        return metrics.POLLER.get_sample_value("jobsched_poller_executions_released_total")
+
+    before = counted()
+    with pytest.raises(DatabaseUnavailable):
+        Release(link, LosesItsDatabase(broker._client), 100, POLL).run_once()
+    assert counted() == before + 1
 
 
 def test_late_slots_are_told_of_once_in_a_while(link, broker):
