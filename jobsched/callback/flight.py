@@ -7,6 +7,7 @@ a handle that kept one of them has sent one tenant's Authorization with another 
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pycurl
@@ -193,6 +194,10 @@ class Flight:
 
     def result(self, failure: Failure, now: float) -> Result:
         """The call ended without an answer."""
+        if failure.unfit and self._sent_before:
+            # The target was called, so this is an attempt like others. As "interrupted" it would be repeated at once
+            # and without end, and the first hop called each time.
+            failure = replace(failure, code="connect_failed")
         return Result(
             call=self.call,
             status=None,

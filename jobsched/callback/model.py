@@ -56,4 +56,4 @@ class Result:
     phases: Phases
     ended_at: datetime
     unfit: bool = False
-    """This process could not even try, for want of descriptors: no fault of the target's, nothing was sent."""
+    """For want of descriptors this process could not call the target, or not the one that it redirects to."""

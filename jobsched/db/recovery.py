@@ -12,12 +12,9 @@ from jobsched.db.claims import HISTORY_COLUMNS, UNBLOCK, in_halves
 from jobsched.db.connection import Link, Row
 from jobsched.domain.retry import POISON_LOSSES
 from jobsched.errors import DatabaseRefused
-from jobsched.log import get_logger
 
 #: A message counts as lost when its row is this much older, in seconds, than the head of its list.
 LOST_AFTER = 15.0
-
-log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +32,19 @@ class Recovered:
 
 
 @dataclass(frozen=True, slots=True)
+class Recovery:
+    """What came of one page of lost executions.
+
+    ``refused``: those that Postgres would not let us take, with its reason; ``up_to``: where the next page begins,
+    0 when the last one was seen.
+    """
+
+    recovered: list[Recovered]
+    refused: list[tuple[int, str]]
+    up_to: int
+
+
+@dataclass(frozen=True, slots=True)
 class PastDeadline:
     """A running execution past its deadline by the database's clock; ``allowed``: the seconds it had been given."""
 
@@ -49,7 +59,7 @@ _LOST = """
 SELECT e.id FROM execution e LEFT JOIN worker_process w ON w.id = e.worker_id
 WHERE e.state = 'running'
   AND (w.id IS NULL OR w.state = 'dead' OR e.id = ANY(%(overdue)s) AND e.deadline_at < clock_timestamp())
-  AND (%(only)s::bigint[] IS NULL OR e.id = ANY(%(only)s))
+  AND e.id > %(after)s AND (%(only)s::bigint[] IS NULL OR e.id = ANY(%(only)s))
 ORDER BY e.id LIMIT %(limit)s FOR UPDATE OF e SKIP LOCKED
 """
 
@@ -189,34 +199,41 @@ def past_deadline(link: Link) -> list[PastDeadline]:
     return [PastDeadline(*row) for row in link.execute(_PAST_DEADLINE)]
 
 
-def recover_lost(link: Link, overdue: Sequence[int] = (), limit: int = 500) -> list[Recovered]:
-    """Take executions from dead workers, and ``overdue`` ones from whoever has them.
+def recover_lost(link: Link, overdue: Sequence[int] = (), limit: int = 500, after: int = 0) -> Recovery:
+    """Take executions from dead workers, and ``overdue`` ones from whoever has them; ``limit`` ids above ``after``.
 
     They are retried at once, or final where that is due: a loss spends no retry, but the third is final
     (poison); at most once is never repeated. A row that Postgres refuses is left as it is, and its neighbours
-    are recovered without it.
+    are recovered without it. It is still lost afterwards: whoever goes on must do so behind it.
     """
-    parameters = {"limit": limit, "overdue": list(overdue), "only": None}
+    parameters = {"limit": limit, "after": after, "overdue": list(overdue), "only": None}
+    refused: list[tuple[int, str]] = []
     try:
-        return [Recovered(*row) for row in link.execute(_RECOVER, parameters)]
+        recovered = [Recovered(*row) for row in link.execute(_RECOVER, parameters)]
+        ids = [one.id for one in recovered]
     except DatabaseRefused:
-        return _recover_in_halves(link, parameters)
+        ids, recovered = _recover_in_halves(link, parameters, refused)
+    return Recovery(recovered, refused, max(ids) if len(ids) >= limit else 0)
 
 
-def _recover_in_halves(link: Link, parameters: dict[str, Any]) -> list[Recovered]:
+def _recover_in_halves(
+    link: Link, parameters: dict[str, Any], refused: list[tuple[int, str]]
+) -> tuple[list[int], list[Recovered]]:
+    """The ids that were looked at, and what was recovered of them."""
     done: list[Recovered] = []
 
     def act(ids: Sequence[int]) -> None:
         done.extend(Recovered(*row) for row in link.execute(_RECOVER, parameters | {"only": list(ids)}))
 
     def refuse(execution: int, error: DatabaseRefused) -> None:
-        log.error("recovery_refused", execution_id=execution, error=str(error))
+        refused.append((execution, str(error)))
 
     with link.transaction() as cursor:  # its row locks are not kept
         cursor.execute(_LOST, parameters)
         ids = [row[0] for row in cursor.fetchall()]
-    in_halves(act, ids, refuse)
-    return done
+    if ids:
+        in_halves(act, ids, refuse)
+    return ids, done
 
 
 def unblock(link: Link, after: int = 0, limit: int = 10_000) -> tuple[int, int]:

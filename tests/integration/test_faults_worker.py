@@ -15,7 +15,7 @@ from jobsched.db import claims, recovery, workers
 from jobsched.db.claims import Ended, Recorded
 from jobsched.db.connection import Link
 from jobsched.db.vault import Vault
-from jobsched.poller.reconcile import Reconcile
+from jobsched.poller.reconcile import DeathWatch, Reconcile
 from jobsched.queue.broker import Broker
 from jobsched.queue.connection import connect
 from jobsched.testing.target import Target
@@ -252,11 +252,11 @@ def test_losses_without_a_workers_death_make_no_poison(link, broker, epoch, monk
     claims.claim(link, me, [execution])
     now = [clock.monotonic()]
     monkeypatch.setattr(clock, "monotonic", lambda: now[0])
-    reconcile = Reconcile(link, broker)
+    deaths, reconcile = DeathWatch(link), Reconcile(link, broker)
     for _ in range(3):
-        assert reconcile.run_once().dead == 0
+        assert deaths.run_once() == reconcile.run_once().recovered == 0
         now[0] += 60.0  # nobody could read, and nobody could beat
-        assert reconcile.run_once().dead == 0
+        assert deaths.run_once() == reconcile.run_once().recovered == 0
         workers.beat(link, me)
         now[0] += 2.0
     assert link.execute("SELECT state, lost FROM execution") == [("running", 2)]

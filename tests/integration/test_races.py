@@ -179,7 +179,7 @@ def test_executions_of_a_job_that_somebody_deleted_by_hand_end(link):
     link.execute("DELETE FROM job WHERE id = %s", (job,))
     link.execute("UPDATE worker_process SET state = 'dead'")
     assert claims.claim(link, worker, [queued]) == []
-    assert len(recovery.recover_lost(link)) == 1
+    assert len(recovery.recover_lost(link).recovered) == 1
     assert states(link) == {queued: "cancelled", running: "failed"}
 
 

@@ -40,13 +40,13 @@ def kill(link, worker):
     link.execute("UPDATE worker_process SET state = 'dead' WHERE id = %s", (worker,))
 
 
-def states(recovered):
-    return [one.state for one in recovered]
+def states(recovery):
+    return [one.state for one in recovery.recovered]
 
 
 def test_a_living_workers_executions_are_left_alone(link):
     run_on(link, make_worker(link))
-    assert recovery.recover_lost(link) == []
+    assert recovery.recover_lost(link).recovered == []
 
 
 def test_a_dead_workers_execution_is_retried_at_once_without_spending_a_retry(link):
@@ -83,6 +83,24 @@ def test_a_cancelled_one_ends_cancelled(link):
     run_on(link, worker, cancel_requested_at="now()")
     kill(link, worker)
     assert states(recovery.recover_lost(link)) == ["cancelled"]
+
+
+def test_a_page_of_refused_rows_hides_no_other_and_is_told_in_one_line(link, broker, capsys, monkeypatch):
+    monkeypatch.setattr("jobsched.poller.reconcile.BATCH", 2)
+    log.configure(json=True)
+    worker = make_worker(link)
+    executions = [run_on(link, worker) for _ in range(5)]
+    spoilt, sound = executions[:3], executions[3:]
+    link.execute("UPDATE execution SET attempts = '{}', lost = 2147483647 WHERE id = ANY(%s)", (spoilt,))
+    kill(link, worker)
+    reconcile = Reconcile(link, broker)
+    assert [reconcile.run_once().recovered for _ in range(4)] == [0, 1, 1, 0]
+    assert link.execute("SELECT id FROM execution WHERE state = 'retrying' ORDER BY id") == [
+        (i,) for i in sound
+    ]
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    [line] = [one for one in told if one["event"] == "recovery_refused"]
+    assert (line["execution_ids"], line["count"], line["level"]) == (spoilt[:2], 2, "error")
 
 
 def test_an_execution_of_an_unknown_worker_is_recovered_too(link):

@@ -3,13 +3,16 @@
 import gc
 import os
 import resource
+import select
+import socket
 import threading
 
 import pytest
 
 from jobsched.callback import Resolver
 from jobsched.callback.loop import EpollWatch, PortableWatch
-from jobsched.clock import monotonic
+from jobsched.clock import monotonic, utc_now
+from jobsched.domain.outcome import Ending, Policy, judge
 from jobsched.testing.target import Target
 from tests.integration.transports import call, drain, open_transport, run, send
 
@@ -253,6 +256,36 @@ def test_a_worker_without_descriptors_says_so_and_goes_on(transport, target):
         result = send(transport, target.url + "/ok")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert (result.error_code, result.sent) == ("connect_failed", False)
-    assert "Too many open files" in result.error_message
+    assert (result.error_code, result.sent, result.unfit) == ("interrupted", False, True)
+    assert "no file descriptors" in result.error_message
     assert send(transport, target.url + "/ok").status == 200
+
+
+def test_a_worker_without_descriptors_for_the_next_hop_ends_as_one_that_has_called(transport):
+    """The first hop is called again with each attempt, so it must not come back at once and without end."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        transport.start(call(url, follow_redirects=True))
+        while not select.select([server], [], [], 0)[0]:
+            assert transport.turn(0.1) == []
+        connection, _ = server.accept()
+        with connection:
+            while not select.select([connection], [], [], 0)[0]:
+                assert transport.turn(0.1) == []
+            connection.recv(65536)
+            connection.sendall(
+                b"HTTP/1.1 307 Elsewhere\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"
+            )
+            try:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+                [result] = drain(transport, 1)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (result.error_code, result.sent, result.unfit) == ("connect_failed", True, True)
+    assert "no file descriptors" in result.error_message
+    ending = Ending(error_code=result.error_code, sent=result.sent)
+    again = judge(ending, Policy(), 0, utc_now(), 0.5)
+    assert (again.state, again.spends, again.delay_seconds > 0) == ("retrying", True, True)
+    once = judge(ending, Policy(at_most_once=True), 0, utc_now(), 0.5)
+    assert (once.state, once.error_code) == ("failed", "connect_failed")
