@@ -114,7 +114,7 @@ class Paused(WorkerFault):
             f"{name} gave up after {seconds:g} s"
         )
         states = _states(scene, name)
-        assert states.count("dead") == deaths, f"{name} was declared dead after a pause of {seconds:.1f} s"
+        assert states.count("dead") <= deaths, f"{name} was declared dead after a pause of {seconds:.1f} s"
         return Effect(
             bool(held), f"{name} paused for {seconds:.1f} s with {len(held)} in flight; not dead", name
         )
