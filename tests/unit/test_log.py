@@ -1,6 +1,8 @@
+import contextlib
 import json
 import logging
 import os
+import socket
 import sys
 import threading
 
@@ -103,3 +105,76 @@ def test_text_that_is_no_utf_8_is_written_all_the_same(capfd):
     early.info("said", text="\ud800")
     logging.getLogger("redis").warning("\udcff")
     assert "\\udcff" in capfd.readouterr().err
+
+
+def in_time(act):
+    """Whether ``act`` comes back within two seconds, on a thread of its own."""
+    thread = threading.Thread(target=act, daemon=True)
+    thread.start()
+    thread.join(2.0)
+    return not thread.is_alive()
+
+
+def drained(descriptor):
+    """All that stands there to be read."""
+    os.set_blocking(descriptor, False)
+    data = b""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            data += os.read(descriptor, 65536)
+    return data.decode()
+
+
+@pytest.fixture(params=["pipe", "socket"])
+def ends(request):
+    """A pipe or a socket: the end that reads, and a stream to write to."""
+    if request.param == "pipe":
+        reader, writer = os.pipe()
+    else:
+        reader, writer = (end.detach() for end in socket.socketpair())
+    stream = os.fdopen(writer, "w")
+    yield reader, stream
+    assert os.get_blocking(writer), "other processes write there too"
+    os.close(reader)
+    stream.close()
+
+
+def test_a_reader_that_stalls_stops_no_thread_and_what_was_lost_is_told(ends, monkeypatch):
+    stalled, stream = ends
+    monkeypatch.setattr(sys, "stderr", stream)
+    log.configure(json=True, level="info")
+
+    def talk():
+        for number in range(400):
+            early.info("said", number=number, text="x" * 1000)
+
+    second = threading.Thread(target=talk, daemon=True)
+    second.start()
+    assert in_time(talk)
+    second.join(2.0)
+    assert not second.is_alive()
+    text = drained(stalled)
+    early.info("again")
+    text += drained(stalled)
+    events = [json.loads(line) for line in text.splitlines() if line.startswith("{") and line.endswith("}")]
+    counted = [one["event"] for one in events]
+    told = sum(one["lines"] for one in events if one["event"] == "log_lines_lost")
+    assert counted.count("said") + told == 800
+    assert counted[-2:] == ["log_lines_lost", "again"]
+
+
+def test_half_a_line_is_not_glued_to_the_next(ends, monkeypatch):
+    stalled, stream = ends
+    monkeypatch.setattr(sys, "stderr", stream)
+    log.configure(json=True, level="info")
+    assert in_time(lambda: early.info("huge", text="y" * 1_000_000))
+    assert drained(stalled)
+    early.info("whole")
+    _end_of_torn, told, whole = drained(stalled).splitlines()
+    assert (json.loads(told)["lines"], json.loads(whole)["event"]) == (1, "whole")
+
+
+def test_a_long_word_is_masked_in_no_time():
+    word = "y" * 1_000_000
+    assert in_time(lambda: log.mask_text(word))
+    assert log.mask_text(f"{word}://me:hunter2@db/x") == f"{word}://me:***@db/x"
