@@ -4,16 +4,24 @@ Time stamps are good enough here: these are figures for people. Who is dead is d
 beats; a process that nobody watches any more is left out once it has been silent for SILENT_SECONDS.
 """
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from peewee import Database
 
+from jobsched import clock
 from jobsched.db.connection import Row, converted
 from jobsched.domain.queues import pool_of
 
 SILENT_SECONDS = 30
+
+#: How long the counts of all rows are shown again.
+KEPT_SECONDS = 10.0
+
+T = TypeVar("T")
 
 _QUEUES = """
 SELECT queue, sum(queued)::bigint, sum(running)::bigint, sum(pending)::bigint, sum(retrying)::bigint,
@@ -165,11 +173,40 @@ class PollerStats:
     overdue_seconds: float = 0.0
 
 
+class _Kept(Generic[T]):
+    """The answer of ``ask`` for ``KEPT_SECONDS``. One thread at a time asks; meanwhile others get the last answer."""
+
+    def __init__(self, ask: Callable[[], T]) -> None:
+        self._ask = ask
+        self._asking = threading.Lock()
+        self._last: tuple[float, T] | None = None
+
+    def get(self) -> T:
+        last = self._last
+        if last is not None and clock.monotonic() - last[0] < KEPT_SECONDS:
+            return last[1]
+        if not self._asking.acquire(blocking=last is None):
+            assert last is not None
+            return last[1]
+        try:
+            if self._last is last or self._last is None:
+                self._last = (clock.monotonic(), self._ask())
+            return self._last[1]
+        finally:
+            self._asking.release()
+
+
 class Stats:
-    """Figures from ``database``. Raises the database's errors."""
+    """Figures from ``database``. Raises the database's errors.
+
+    Those that count every row there is are kept for ``KEPT_SECONDS``: dead letters stay for ever, and no scrape is
+    to read a million of them.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._depths = _Kept(lambda: [Depth(*row) for row in self._rows(_EXECUTIONS, {})])
+        self._dead_letters = _Kept(lambda: [DeadLetters(*row) for row in self._rows(_DEAD_LETTERS, {})])
 
     def queues(self, project_id: int | None = None) -> list[QueueStats]:
         """Every queue with something in it, by name; of one project, or of all."""
@@ -202,12 +239,12 @@ class Stats:
         return PollerStats(alive, max(known) if known else None, overdue or 0.0)
 
     def depths(self) -> list[Depth]:
-        """What is live in each queue, by state, of all projects."""
-        return [Depth(*row) for row in self._rows(_EXECUTIONS, {})]
+        """What is live in each queue, by state, of all projects; up to ``KEPT_SECONDS`` old."""
+        return self._depths.get()
 
     def dead_letters(self) -> list[DeadLetters]:
-        """What is dead in each queue, by error code, of all projects."""
-        return [DeadLetters(*row) for row in self._rows(_DEAD_LETTERS, {})]
+        """What is dead in each queue, by error code, of all projects; up to ``KEPT_SECONDS`` old."""
+        return self._dead_letters.get()
 
     def vitals(self) -> Vitals:
         """How the database and the pollers are."""

@@ -4,6 +4,7 @@ Of the standard library, not the client library's own server: that one answers a
 ever, and asks the name server who we are before it listens.
 """
 
+import contextlib
 import socket
 import threading
 from http import HTTPStatus
@@ -11,11 +12,18 @@ from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from typing import Any
 
+from jobsched import clock
 from jobsched.errors import ConfigError
 from jobsched.log import get_logger
 from jobsched.metrics import CONTENT_TYPE, Registry, exposition
 
 PATH = "/metrics"
+
+#: Readers that are served at once at most; who comes beyond is turned away.
+MOST_READERS = 8
+
+#: Seconds from a reader's connection to the last byte of its answer, however it dawdles.
+LONGEST_VISIT = 10.0
 
 log = get_logger()
 
@@ -53,7 +61,34 @@ class _Server(ThreadingTCPServer):
         self.registry = registry
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         self.address_family = found[0][0]
+        self._lock = threading.Lock()
+        self._since: dict[socket.socket, float] = {}
         super().__init__(found[0][4][:2], _Handler)  # type: ignore[arg-type]
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            full = len(self._since) >= MOST_READERS
+            if not full:
+                self._since[request] = clock.monotonic()
+        if full:
+            log.debug("metrics_reader_refused", readers=MOST_READERS)
+            super().shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._since.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Twice a second: let those go who have been here for too long."""
+        now = clock.monotonic()
+        with self._lock:  # within it no socket is closed, so that its number is nobody else's
+            for request, since in self._since.items():
+                if now - since >= LONGEST_VISIT:
+                    with contextlib.suppress(OSError):  # the reader has gone by itself
+                        request.shutdown(socket.SHUT_RDWR)  # wakes the thread, which then closes it
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         # A reader that went away; its next try is its own business.
@@ -61,8 +96,6 @@ class _Server(ThreadingTCPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    #: Seconds without a byte after which a reader is let go.
-    timeout = 10
     server: _Server
 
     def do_GET(self) -> None:

@@ -1,18 +1,27 @@
 """What ``GET /metrics`` answers: the installation's figures from the servers, and this process's own."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from functools import cache
 
 from flask import Response, request
 
 from jobsched import clock, metrics
+from jobsched.db.stats import DeadLetters, Depth
 from jobsched.domain.queues import pool_of, queues_of
 from jobsched.domain.states import LIVE
 from jobsched.web.services import Services
 
 # What a browser or a client of HTTP knows; anything else a caller may invent.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+#: Pools that have series of their own at most. A pool is whatever a job names, and each value of a label is a series
+#: that Prometheus keeps for weeks.
+MOST_POOLS = 200
+
+#: What stands for the queues of all others.
+OTHER = "other"
 
 
 def exposition(services: Services) -> bytes:
@@ -58,24 +67,27 @@ def _installation(services: Services) -> metrics.Installation:
     shown.seats.set(sum(worker.concurrency for worker in workers))
     shown.seats_used.set(sum(worker.in_flight for worker in workers))
 
-    depths = services.stats.depths()
-    pools = {
-        "default",
-        *(pool_of(one.queue) for one in depths),
-        *(p for worker in workers for p in worker.pools),
-    }
+    depths, dead_letters = services.stats.depths(), services.stats.dead_letters()
+    known = {pool for worker in workers for pool in worker.pools}
+    pools = _largest(known, depths, dead_letters)
     queues = [queue for pool in sorted(pools) for queue in queues_of(pool)]
+    named = frozenset(queues)
+    live: Counter[tuple[str, str]] = Counter()
     oldest: defaultdict[str, float] = defaultdict(float)
-    for queue in queues:
-        for state in LIVE:
-            shown.executions.labels(queue, state)  # 0 until it is set
     for one in depths:
-        shown.executions.labels(one.queue, one.state).set(one.count)
-        oldest[one.queue] = max(oldest[one.queue], one.oldest_due_seconds)
-    for queue in queues:
+        queue = one.queue if one.queue in named else OTHER
+        live[queue, one.state] += one.count
+        oldest[queue] = max(oldest[queue], one.oldest_due_seconds)
+    shown_queues = [*queues, OTHER] if OTHER in oldest and OTHER not in named else queues
+    for queue in shown_queues:
+        for state in LIVE:
+            shown.executions.labels(queue, state).set(live[queue, state])
         shown.oldest_due.labels(queue).set(oldest[queue])
-    for dead in services.stats.dead_letters():
-        shown.dead_letters.labels(dead.queue, dead.error_code).set(dead.count)
+    dead: Counter[tuple[str, str]] = Counter()
+    for letters in dead_letters:
+        dead[letters.queue if letters.queue in named else OTHER, letters.error_code] += letters.count
+    for labels, count in dead.items():
+        shown.dead_letters.labels(*labels).set(count)
 
     counts = services.rq_counts(queues)
     shown.redis_up.set(counts is not None)
@@ -83,3 +95,16 @@ def _installation(services: Services) -> metrics.Installation:
         for queue in queues:
             shown.messages.labels(queue).set(counts[queue].ready if queue in counts else 0)
     return shown
+
+
+def _largest(known: set[str], depths: Sequence[Depth], dead_letters: Sequence[DeadLetters]) -> list[str]:
+    """The pools whose queues are shown by name: default, and those of workers or with the most in them."""
+    sizes = Counter(dict.fromkeys(known, 0))
+    counts: list[tuple[str, int]] = [(one.queue, one.count) for one in depths]
+    counts += [(one.queue, one.count) for one in dead_letters]
+    for queue, count in counts:
+        sizes[pool_of(queue)] += count
+    sizes.pop("default", None)
+    # Those of workers first, which nobody makes by naming them in a job; then the largest, by name where equal.
+    order = sorted(sizes, key=lambda pool: (pool not in known, -sizes[pool], pool))
+    return ["default", *order[: MOST_POOLS - 1]]

@@ -111,6 +111,24 @@ def test_the_installation_is_counted_by_queue_state_and_code(api: Api, link: Lin
     assert 5 <= value("jobsched_poller_heartbeat_age_seconds") < 30
 
 
+def test_pools_without_number_make_a_bounded_number_of_series(
+    api: Api, link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobsched.web.figures.MOST_POOLS", 3)
+    make_worker(link)
+    link.execute("UPDATE worker_process SET pools = '{mine}'")
+    job = make_job(link, due=None)
+    for pool, count in {"large": 3, "small": 2, "tiny": 1}.items():
+        for _ in range(count):
+            make_execution(link, job, "queued", pool=f"'{pool}'", queue=f"'{pool}.high'")
+    value = scraped(api)
+    assert value("jobsched_executions", queue="large.high", state="queued") == 3
+    assert value("jobsched_executions", queue="mine", state="queued") == 0
+    assert value("jobsched_executions", queue="other", state="queued") == 3
+    with pytest.raises(KeyError):
+        value("jobsched_executions", queue="small.high", state="queued")
+
+
 def test_a_transaction_that_stays_open_is_seen(api: Api, link: Link) -> None:
     with link.transaction() as cursor:
         cursor.execute("SELECT pg_sleep(0.2)")

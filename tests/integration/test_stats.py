@@ -1,9 +1,13 @@
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from jobsched import clock
 from jobsched.db.connection import open_pool
-from jobsched.db.stats import PollerStats, QueueStats, Stats
+from jobsched.db.stats import KEPT_SECONDS, PollerStats, QueueStats, Stats
+from tests.conftest import eventually
+from tests.integration.factories import make_execution, make_job
 from tests.integration.stored import Stored
 
 
@@ -76,3 +80,36 @@ def test_the_poller_is_as_late_as_it_says_or_as_what_is_overdue(stored):
     poller = Stats(stored.pool).poller()
     assert poller.alive == 2
     assert 60 <= poller.lag_seconds < 70
+
+
+def test_what_counts_every_row_is_asked_once_in_ten_seconds(stored, monkeypatch):
+    job = make_job(stored.link, due=None)
+    stats = Stats(stored.pool)
+    assert (stats.depths(), stats.dead_letters()) == ([], [])
+    make_execution(stored.link, job)
+    assert stats.depths() == []
+    passed = clock.monotonic() + KEPT_SECONDS
+    monkeypatch.setattr(clock, "monotonic", lambda: passed)
+    assert [(one.queue, one.state, one.count) for one in stats.depths()] == [("default", "queued", 1)]
+
+
+def test_nobody_waits_for_a_count_that_another_makes(stored, monkeypatch):
+    stats = Stats(stored.pool)
+    assert stats.depths() == []
+    passed = clock.monotonic() + KEPT_SECONDS
+    monkeypatch.setattr(clock, "monotonic", lambda: passed)
+    make_execution(stored.link, make_job(stored.link, due=None))
+    with ThreadPoolExecutor(1) as pool:
+        with stored.link.transaction() as cursor:
+            cursor.execute("LOCK TABLE execution IN ACCESS EXCLUSIVE MODE")
+            slow = pool.submit(stats.depths)
+
+            def waits():
+                waiting = (
+                    "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = "
+                )
+                assert stored.pool.execute_sql(f"{waiting} current_database()").fetchone() == (1,)
+
+            eventually(waits)
+            assert stats.depths() == []
+        assert len(slow.result(10)) == 1

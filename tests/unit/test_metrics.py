@@ -1,9 +1,13 @@
 """Metrics: what is shown and how, that the documents list it, and that alarms ask for what there is."""
 
+import contextlib
 import re
+import select
 import socket
 import subprocess
 import sys
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -18,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from jobsched import metrics
 from jobsched.errors import ConfigError
-from jobsched.metrics.endpoint import Endpoint
+from jobsched.metrics.endpoint import MOST_READERS, Endpoint
 from tests.test_contract import table
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -146,6 +150,30 @@ def test_a_reader_that_goes_away_or_dawdles_stops_nobody(endpoint: Endpoint) -> 
     with socket.create_connection(("127.0.0.1", endpoint.port)):
         socket.create_connection(("127.0.0.1", endpoint.port)).close()
         assert get(endpoint.port)[0] == 200
+
+
+def test_readers_are_few_and_none_stays_for_ever(
+    registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobsched.metrics.endpoint.LONGEST_VISIT", 2.0)
+    endpoint = Endpoint(registry, "127.0.0.1", 0)
+    before = threading.active_count()
+    with contextlib.ExitStack() as stack:
+        address = ("127.0.0.1", endpoint.port)
+        readers = [stack.enter_context(socket.create_connection(address, timeout=10)) for _ in range(9)]
+        assert readers[8].recv(1) == b"", "the ninth is turned away"
+        assert threading.active_count() == before + MOST_READERS
+        began = time.monotonic()
+        let_go = False
+        while not let_go:
+            with contextlib.suppress(OSError):  # a byte every now and then does not help
+                readers[0].send(b"G")
+            let_go = select.select([readers[0]], [], [], 0.3)[0] != []
+            assert time.monotonic() - began < 9
+        for reader in readers[1:8]:
+            assert reader.recv(1) == b""
+    assert get(endpoint.port)[0] == 200
+    endpoint.close()
 
 
 def test_a_port_that_is_taken_is_a_wrong_setting(endpoint: Endpoint, registry: CollectorRegistry) -> None:
