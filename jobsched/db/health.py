@@ -235,7 +235,9 @@ def queued(link: Link, queue: str, older_than: float, limit: int) -> dict[int, d
     return dict(rows)
 
 
-def still_queued(link: Link, ids: Sequence[int]) -> set[int]:
-    """Those of ``ids`` whose execution is queued now, in whatever queue."""
-    rows = link.execute("SELECT id FROM execution WHERE id = ANY(%s) AND state = 'queued'", (list(ids),))
-    return {row[0] for row in rows}
+def still_queued(link: Link, ids: Sequence[int]) -> dict[int, str]:
+    """Those of ``ids`` whose execution is queued now, with its queue, in order."""
+    rows = link.execute(
+        "SELECT id, queue FROM execution WHERE id = ANY(%s) AND state = 'queued' ORDER BY id", (list(ids),)
+    )
+    return dict(rows)

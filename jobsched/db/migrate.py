@@ -9,7 +9,7 @@ from pathlib import Path
 import peewee
 from playhouse.migrations import Migration, Runner
 
-from jobsched.db import instance, retention
+from jobsched.db import instance, retention, sequences
 from jobsched.db.connection import Cursor, Link, converted, session_options
 from jobsched.errors import SchemaMismatch
 
@@ -30,7 +30,7 @@ def expected() -> list[str]:
 def migrate(url: str, history_days: int, *, restored: bool = False) -> list[str]:
     """Bring the schema up to date and make the history's partitions. Returns the names applied.
 
-    ``restored``: this is a copy of an earlier state, so give it another incarnation.
+    ``restored``: this is a copy of an earlier state, so give it another incarnation, and no id a second time.
     Idempotent, and safe when several run at once. Raises DatabaseUnavailable or DatabaseRefused.
     """
     # Another migration may rightly take longer than any statement timeout.
@@ -51,6 +51,8 @@ def migrate(url: str, history_days: int, *, restored: bool = False) -> list[str]
             instance.current_incarnation(cursor)
             if restored:
                 instance.renew(cursor)
+        if restored:
+            sequences.put_ahead(link)
         retention.maintain(link, history_days)
     finally:
         link.close()

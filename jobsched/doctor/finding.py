@@ -77,13 +77,13 @@ def info(text: str) -> Finding:
     return Finding("info", text)
 
 
-def count(number: int, noun: str) -> str:
-    """A number of things.
+def count(number: int, noun: str, many: str | None = None) -> str:
+    """A number of things; ``many``: what more than one are called, if not with an s.
 
-    >>> count(1, "row"), count(2000, "row")
-    ('1 row', '2,000 rows')
+    >>> count(1, "row"), count(2000, "row"), count(2, "entry", "entries")
+    ('1 row', '2,000 rows', '2 entries')
     """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun if number == 1 else many or f'{noun}s'}"
 
 
 def lasting(seconds: float) -> str:

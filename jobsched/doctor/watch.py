@@ -51,16 +51,15 @@ class Watch:
         self._seconds = seconds
         self._lost_after = lost_after
         self._began = 0.0
-        self._first: dict[object, Pulse] = {}
+        self._first: dict[object, Pulse] | None = None
         self._step_before: OutOfStep | None = None
         self.beating: list[Pulse] = []
         self.still: list[Pulse] = []
 
     def begin(self) -> None:
-        """The first look. What is away now is found to be away by its own check."""
-        self._began = clock.monotonic()
+        """The first look. What is away now is found to be away by its own check, or looked at there."""
         try:
-            self._first = {pulse.id: pulse for pulse in workers.pulses(self._link)}
+            self._look()
             self._step_before = self.compare()
         except (DatabaseError, QueueUnavailable):
             return
@@ -68,20 +67,26 @@ class Watch:
     def wait(self) -> None:
         """Watch until every counter has moved, or the time is over. Sets ``beating`` and ``still``."""
         nap = threading.Event()
+        first = self._look() if self._first is None else self._first
         while True:
             now = workers.pulses(self._link)
-            self.still = [
-                one for one in now if one.id in self._first and one.beat == self._first[one.id].beat
-            ]
+            self.still = [one for one in now if one.id in first and one.beat == first[one.id].beat]
             self.beating = [one for one in now if one not in self.still]
             if not self.still or clock.monotonic() - self._began >= self._seconds:
                 return
             nap.wait(_LOOK_EVERY)
 
     def out_of_step(self) -> OutOfStep:
-        """Where queue and database differ, now and at the first look."""
-        now = self.compare()
-        return now if self._step_before is None else self._step_before.still(now)
+        """Where queue and database differ, now and at the first look; taken now, and waited for, if it failed."""
+        if self._step_before is None:
+            self._step_before = self.compare()
+            threading.Event().wait(self._seconds)
+        return self._step_before.still(self.compare())
+
+    def _look(self) -> dict[object, Pulse]:
+        self._first = {pulse.id: pulse for pulse in workers.pulses(self._link)}
+        self._began = clock.monotonic()
+        return self._first
 
     def compare(self) -> OutOfStep:
         """One look at all queues."""

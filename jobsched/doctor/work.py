@@ -1,6 +1,6 @@
 """Checks of the work: who does it, what waits, what was set aside, where its history lies."""
 
-from jobsched.db import health, mending, retention, workers
+from jobsched.db import health, mending, retention, sequences, workers
 from jobsched.db.connection import Link
 from jobsched.db.health import Aside
 from jobsched.db.workers import Pulse
@@ -37,6 +37,9 @@ class Work:
         return [
             Check("default", "no history lies in the default partition", self._default, schema, self._move),
             Check("partitions", "the history has its partitions", self._partitions, schema, self._make),
+            Check(
+                "sequences", "sequences are ahead of their tables", self._sequences, schema, self._put_ahead
+            ),
             Check("jobs_aside", "no schedule was set aside", self._jobs_aside, schema, self._wake_jobs),
             Check("aside", "no execution was set aside", self._aside, schema, self._wake_executions),
             Check("on_time", "schedules are on time", self._on_time, schema),
@@ -80,6 +83,20 @@ class Work:
     def _make(self) -> str:
         made, _dropped = retention.maintain(self._link, self._history_days)
         return f"made {count(made, 'partition')}" if made else ""
+
+    def _sequences(self) -> Finding:
+        behind = sequences.behind(self._link)
+        if not behind:
+            return OK
+        told = _named([f"{one.sequence} (ids up to {one.highest} are taken)" for one in behind])
+        return fail(
+            f"Ids would be given out a second time: {told}. That is so after logical replication, or when data "
+            "alone was loaded. Stop all processes and run this with --fix."
+        )
+
+    def _put_ahead(self) -> str:
+        put = sequences.put_ahead(self._link)
+        return f"put {_named([one.sequence for one in put])} ahead" if put else ""
 
     def _jobs_aside(self) -> Finding:
         aside = health.jobs_aside(self._link)
@@ -194,7 +211,7 @@ class Work:
                         f"and not in Redis: {ids}")  # fmt: skip
         if step.unknown:
             number = sum(map(len, step.unknown.values()))
-            said.append(f"{count(number, 'entry').replace('entrys', 'entries')} in {_named(sorted(step.unknown))} "
+            said.append(f"{count(number, 'entry', 'entries')} in {_named(sorted(step.unknown))} "
                         f"no execution knows")  # fmt: skip
         if not said:
             return OK
@@ -210,7 +227,7 @@ class Work:
             # An id that has been queued since we looked lost its message with the old one: it gets another.
             ids = [int(one) for one in values if is_id(one)]
             again = health.still_queued(self._link, ids)
-            self._broker.push([(queue, i) for i in sorted(again)])
+            self._broker.push([(its_queue, i) for i, its_queue in again.items()])
         if dropped:
             did.append(f"removed {dropped:,} of the entries")
         return " and ".join(did)

@@ -20,7 +20,10 @@ log = get_logger()
 
 
 class Journal:
-    """Writes the lines of one worker. ``now`` gives monotonic seconds. One thread at a time."""
+    """Writes the lines of one worker. ``now`` gives monotonic seconds.
+
+    ``claimed`` keeps no count, so intake may call it while record calls ``ended``; that is one thread's at a time.
+    """
 
     def __init__(self, worker: str, now: Callable[[], float] = clock.monotonic) -> None:
         self._worker = worker

@@ -19,9 +19,12 @@ from jobsched.db.signing import SigningSecrets
 from jobsched.db.vault import Vault
 from jobsched.doctor import examine
 from jobsched.doctor.finding import Limits
+from jobsched.doctor.watch import Watch
+from jobsched.doctor.work import Work
 from jobsched.errors import DatabaseUnavailable
 from jobsched.queue.broker import Broker
 from jobsched.queue.connection import connect
+from jobsched.queue.health import Health
 from tests.conftest import with_database
 from tests.integration.factories import make_execution, make_job, make_worker
 
@@ -469,6 +472,65 @@ def test_what_the_doctor_pushes_again_is_claimed_once(rig, look):
     rig.broker.push([("default", i) for i in recovery.requeue_lost(rig.link, "default", None)])
     assert rig.broker.take(["default"], 10) == [lost, lost]
     assert rig.link.execute("SELECT count(*) FROM execution") == [(1,)]
+
+
+def test_nothing_is_judged_by_one_look_where_the_first_has_failed(rig):
+    queue = Health(rig.client)
+    make_worker(rig.link, "still")
+    watch = Watch(rig.link, rig.broker, queue, 0.5, 20.0)
+    rig.link.execute("ALTER TABLE worker_process RENAME TO elsewhere")
+    watch.begin()
+    rig.link.execute("ALTER TABLE elsewhere RENAME TO worker_process")
+    rig.broker.push([("default", 10**12)])
+    taking = threading.Timer(0.2, lambda: rig.broker.take(["default"], 10))
+    taking.start()
+    assert watch.out_of_step().unknown == {}
+    taking.join()
+    watch.wait()
+    assert [one.name for one in watch.still] == ["still"]
+
+
+def test_an_id_that_was_queued_elsewhere_meanwhile_is_pushed_to_the_queue_of_its_row(rig):
+    queue = Health(rig.client)
+    watch = Watch(rig.link, rig.broker, queue, 0.0, 20.0)
+    work = Work(rig.link, rig.broker, queue, watch, Limits(), 30)
+    [step] = [check for check in work.checks() if check.key == "step"]
+    id = pending(rig)
+    rig.broker.push([("default", id)])
+    assert step.look().level == "warn"
+    rig.link.execute("UPDATE execution SET state = 'queued', queued_at = now(), queue = 'default.high'")
+    step.fix()
+    assert (queue.entries("default"), queue.entries("default.high")) == ([], [str(id)])
+
+
+def test_what_is_removed_from_a_long_list_never_holds_redis_up_for_long(rig):
+    key, length = "rq:queue:default", 300_000
+    rig.client.rpush(key, *range(1, length + 1))
+    rig.client.config_resetstat()
+    unknown = [str(length - n) for n in range(9)]
+    before = rig.client.info("commandstats")
+    assert Health(rig.client).drop("default", unknown) == 9
+    stats = rig.client.info("commandstats")
+    assert "cmdstat_llen" not in before
+    assert (stats["cmdstat_lrem"]["calls"], stats["cmdstat_llen"]["calls"]) == (9, 3)
+    assert rig.client.llen(key) == length - 9
+
+
+def test_sequences_behind_their_tables_are_told_and_put_ahead(rig, look):
+    job = make_job(rig.link, due=None)
+    rig.link.execute("SELECT setval(pg_get_serial_sequence('job', 'id'), 1, false)")
+    finished(rig.link, "2026-01-02", 5000)
+    rig.link.execute("SELECT setval('execution_id_seq', 5000, false)")
+    found = look()[1]["sequences"]
+    assert found["level"] == "fail"
+    assert "execution_id_seq (ids up to 5000 are taken)" in found["message"]
+    assert f"job_id_seq (ids up to {job} are taken)" in found["message"]
+    found = look(fix=True)[1]["sequences"]
+    assert (found["level"], found["done"]) == ("fixed", "put execution_id_seq, job_id_seq ahead")
+    assert make_execution(rig.link, make_job(rig.link, due=None), "pending") > 5000
+    rig.link.execute("SELECT setval('execution_id_seq', 900000)")
+    assert look(fix=True)[1]["sequences"]["level"] == "ok"
+    assert rig.link.execute("SELECT nextval('execution_id_seq')") == [(900001,)]
 
 
 # ------------------------------------------------------------------------------------------------ history

@@ -180,3 +180,14 @@ def test_who_put_a_copy_of_the_files_back_can_say_so(fresh_database_url):
         assert current_incarnation(cursor) == before
         assert migrate(fresh_database_url, 30, restored=True) == []
         assert current_incarnation(cursor) != before
+
+
+def test_after_a_restore_no_id_is_given_out_a_second_time(fresh_database_url):
+    with psycopg.connect(fresh_database_url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO dead_letter (id, project_id, job_id, trigger, scheduled_for, attempt, retry_count, queue, "
+            "failed_at) VALUES (7000, 1, 1, 'manual', now(), 1, 0, 'default', now())"
+        )
+        migrate(fresh_database_url, 30, restored=True)
+        [(next_id,)] = connection.execute("SELECT nextval('execution_id_seq')").fetchall()
+    assert next_id > 7000
