@@ -23,6 +23,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from jobsched import metrics
 from jobsched.errors import ConfigError
 from jobsched.metrics.endpoint import MOST_READERS, Endpoint
+from jobsched.metrics.spread import Spread
+from tests.conftest import eventually
 from tests.test_contract import table
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -52,7 +54,7 @@ def ours(registry: CollectorRegistry) -> dict[str, tuple[str, list[str], str]]:
     """Kind, labels and meaning of each figure of ours that a process shows, by name."""
     found = {}
     for metric in registry._collector_to_names:
-        if isinstance(metric, MetricWrapperBase | metrics.Spread):
+        if isinstance(metric, MetricWrapperBase | Spread):
             [family] = metric.describe()
             name = f"{family.name}_total" if family.type == "counter" else family.name
             found[name] = (family.type, list(getattr(metric, "_labelnames", ())), family.documentation)
@@ -89,7 +91,7 @@ def test_names_are_prometheus_own() -> None:
 def test_many_values_at_once_are_counted_as_one_after_the_other() -> None:
     values = [0.0, 0.01, 0.0100001, 3, 1e9, -2]
     registry = CollectorRegistry()
-    at_once = metrics.Spread("a_seconds", "At once.", buckets=(0.01, 1, 5), registry=registry)
+    at_once = Spread("a_seconds", "At once.", buckets=(0.01, 1, 5), registry=registry)
     single = Histogram("b_seconds", "One by one.", buckets=(0.01, 1, 5), registry=registry)
     at_once.observe_all(values[:3])
     at_once.observe_all(iter(values[3:]))
@@ -172,6 +174,11 @@ def test_readers_are_few_and_none_stays_for_ever(
             assert time.monotonic() - began < 9
         for reader in readers[1:8]:
             assert reader.recv(1) == b""
+
+    def left() -> None:
+        assert threading.active_count() <= before
+
+    eventually(left)
     assert get(endpoint.port)[0] == 200
     endpoint.close()
 
