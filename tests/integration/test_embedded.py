@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -13,6 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import redis
+from structlog.testing import capture_logs
 
 from jobsched.embedded import account, binaries, datadir, ports, process
 from jobsched.embedded.account import Account
@@ -269,3 +271,23 @@ def test_a_data_folder_knows_that_it_was_copied(tmp_path: Path) -> None:
     assert not datadir.was_copied(tmp_path / "moved")
     datadir.remember_place(there)
     assert not datadir.was_copied(there)
+
+
+def test_a_file_system_without_lasting_inodes_is_no_copy_at_each_start(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+
+    def start(*, other_inode: bool) -> bool:
+        if other_inode:
+            shutil.copy(place, tmp_path / "anew")
+            (tmp_path / "anew").replace(place)
+        copied = datadir.was_copied(tmp_path)
+        datadir.remember_place(tmp_path)
+        return copied
+
+    assert not start(other_inode=False)
+    assert [start(other_inode=True) for _ in range(4)] == [True, True, False, False]
+    with capture_logs() as told:
+        start(other_inode=True)
+    assert [line["event"] for line in told] == ["copies_not_noticed"]
+    assert not start(other_inode=False)
+    assert start(other_inode=True), "it is believed again once a start has found it"
