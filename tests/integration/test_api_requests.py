@@ -37,6 +37,7 @@ READS = [
     ("GET", "/api/v1/dead-letters"),
     ("GET", "/api/v1/dead-letters/redrives/1"),
     ("GET", "/queue/stats"),
+    ("GET", "/metrics"),
 ]
 ADMIN = [
     ("GET", "/api/v1/signing-secrets"),
