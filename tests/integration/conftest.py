@@ -3,6 +3,8 @@ from collections.abc import Iterator
 import pytest
 
 from jobsched.db.connection import Link
+from jobsched.queue.broker import Broker
+from jobsched.queue.connection import connect
 
 
 @pytest.fixture
@@ -11,3 +13,12 @@ def link(database_url: str) -> Iterator[Link]:
     link = Link(database_url, "test")
     yield link
     link.close()
+
+
+@pytest.fixture
+def broker(redis_url: str) -> Iterator[Broker]:
+    """A broker of an empty Redis."""
+    client = connect(redis_url)
+    client.flushall()
+    yield Broker(client)
+    client.close()

@@ -13,14 +13,6 @@ from jobsched.queue.connection import connect
 from tests.integration.factories import make_execution, make_job
 
 
-@pytest.fixture
-def broker(redis_url):
-    client = connect(redis_url)
-    client.flushall()
-    yield Broker(client)
-    client.close()
-
-
 def drain(broker):
     return broker.take(["default"], 100_000)
 

@@ -2,21 +2,11 @@
 
 import time
 
-import pytest
-
 from jobsched import clock
 from jobsched.poller.housekeeping import PICTURE_AGAIN, PICTURE_EVERY, Housekeeping
 from jobsched.queue.broker import Broker
 from jobsched.queue.connection import connect
 from tests.integration.factories import make_worker
-
-
-@pytest.fixture
-def broker(redis_url):
-    client = connect(redis_url)
-    client.flushall()
-    yield Broker(client)
-    client.close()
 
 
 def test_what_another_poller_has_shown_and_is_over_is_taken_from_the_picture(link, broker):

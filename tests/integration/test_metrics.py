@@ -1,7 +1,6 @@
 """Metrics with real rows and real servers: what the API answers of an installation, and what each move counts."""
 
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,14 +23,6 @@ from tests.integration.test_worker import enqueue, settings, target, worker
 from tests.unit.test_metrics import samples
 
 __all__ = ["api", "settings", "target", "worker"]
-
-
-@pytest.fixture
-def broker(redis_url: str) -> Iterator[Broker]:
-    client = connect(redis_url)
-    client.flushall()
-    yield Broker(client)
-    client.close()
 
 
 class Since:

@@ -13,18 +13,8 @@ from jobsched.db.connection import Link, open_pool
 from jobsched.poller.fire import Fire
 from jobsched.poller.reconcile import Reconcile
 from jobsched.poller.release import Release
-from jobsched.queue.broker import Broker
-from jobsched.queue.connection import connect
 from tests.integration.factories import make_execution, make_job, make_worker
 from tests.integration.stored import Stored, at_once
-
-
-@pytest.fixture
-def broker(redis_url):
-    client = connect(redis_url)
-    client.flushall()
-    yield Broker(client)
-    client.close()
 
 
 @pytest.fixture

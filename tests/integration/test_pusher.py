@@ -1,5 +1,7 @@
 """What Redis does not take while it is away comes as soon as it is back, and not as a lost message much later."""
 
+import pytest
+
 from jobsched.poller.fire import Fire
 from jobsched.poller.pusher import Pusher
 from jobsched.poller.reconcile import Reconcile
@@ -18,59 +20,53 @@ class Away:
         return getattr(self._broker if self.there else self._nowhere, name)
 
 
-def test_what_was_due_while_redis_was_away_is_pushed_in_the_first_round_after_it(link, redis_url):
-    client = connect(redis_url)
-    client.flushall()
-    broker = Away(Broker(client), Broker(connect("redis://127.0.0.1:1/0")))
-    pusher = Pusher(broker)
-    reconcile = Reconcile(link, broker, pusher=pusher)
+@pytest.fixture
+def redis(broker):
+    """A broker whose Redis can be ``there`` or not."""
+    return Away(broker, Broker(connect("redis://127.0.0.1:1/0")))
+
+
+def test_what_was_due_while_redis_was_away_is_pushed_in_the_first_round_after_it(link, redis):
+    pusher = Pusher(redis)
+    reconcile = Reconcile(link, redis, pusher=pusher)
     reconcile.run_once()  # gives Redis its epoch
     make_job(link)
-    broker.there = False
-    assert Fire(link, broker, 100, pusher).run_once().executions == 1
+    redis.there = False
+    assert Fire(link, redis, 100, pusher).run_once().executions == 1
     assert reconcile.run_once().pushed == 0
-    broker.there = True
+    redis.there = True
     assert reconcile.run_once().pushed == 1
     [(execution,)] = link.execute("SELECT id FROM execution WHERE state = 'queued'")
-    assert broker.take(["default"], 10) == [execution]
+    assert redis.take(["default"], 10) == [execution]
     assert reconcile.run_once().pushed == 0
-    client.close()
 
 
-def test_a_redis_that_was_wiped_meanwhile_is_filled_once(link, redis_url):
-    client = connect(redis_url)
-    client.flushall()
-    broker = Away(Broker(client), Broker(connect("redis://127.0.0.1:1/0")))
-    pusher = Pusher(broker)
-    reconcile = Reconcile(link, broker, pusher=pusher)
+def test_a_redis_that_was_wiped_meanwhile_is_filled_once(link, redis, redis_url):
+    pusher = Pusher(redis)
+    reconcile = Reconcile(link, redis, pusher=pusher)
     reconcile.run_once()
     make_job(link)
-    broker.there = False
-    Fire(link, broker, 100, pusher).run_once()
-    client.flushall()
-    broker.there = True
+    redis.there = False
+    Fire(link, redis, 100, pusher).run_once()
+    connect(redis_url).flushall()
+    redis.there = True
     assert reconcile.run_once().pushed == 1
     assert reconcile.run_once().pushed == 0
-    assert len(broker.take(["default"], 10)) == 1
-    client.close()
+    assert len(redis.take(["default"], 10)) == 1
 
 
-def test_what_was_due_meanwhile_goes_behind_and_nothing_is_pushed_twice(link, redis_url):
-    client = connect(redis_url)
-    client.flushall()
-    broker = Away(Broker(client), Broker(connect("redis://127.0.0.1:1/0")))
-    pusher = Pusher(broker)
-    reconcile, fire = Reconcile(link, broker, pusher=pusher), Fire(link, broker, 100, pusher)
+def test_what_was_due_meanwhile_goes_behind_and_nothing_is_pushed_twice(link, redis):
+    pusher = Pusher(redis)
+    reconcile, fire = Reconcile(link, redis, pusher=pusher), Fire(link, redis, 100, pusher)
     reconcile.run_once()
     make_job(link)
     make_job(link)
-    broker.there = False
+    redis.there = False
     assert fire.run_once().executions == 2
     link.execute("UPDATE execution SET queued_at = queued_at - interval '60 s'")
-    broker.there = True
+    redis.there = True
     make_job(link)
     assert fire.run_once().executions == 1
     assert reconcile.run_once().pushed == 0
     ids = [i for (i,) in link.execute("SELECT id FROM execution ORDER BY id")]
-    assert broker.take(["default"], 10) == ids
-    client.close()
+    assert redis.take(["default"], 10) == ids

@@ -16,8 +16,6 @@ from jobsched.domain.outcome import Ending
 from jobsched.errors import DatabaseRefused, DatabaseUnavailable
 from jobsched.poller.fire import Fire
 from jobsched.poller.reconcile import Reconcile
-from jobsched.queue.broker import Broker
-from jobsched.queue.connection import connect
 from jobsched.worker.attempt import call_for, verdict_of
 from jobsched.worker.deliver import Deliver
 from jobsched.worker.identity import Identity
@@ -26,14 +24,6 @@ from jobsched.worker.journal import Journal
 from jobsched.worker.liveness import Liveness
 from jobsched.worker.seats import Seats
 from tests.integration.factories import make_execution, make_job, make_worker
-
-
-@pytest.fixture
-def broker(redis_url):
-    client = connect(redis_url)
-    client.flushall()
-    yield Broker(client)
-    client.close()
 
 
 @pytest.fixture

@@ -1,22 +1,10 @@
 import json
 import uuid
 
-import pytest
-
 from jobsched import clock, log
 from jobsched.db import recovery, workers
 from jobsched.poller.reconcile import Reconcile
-from jobsched.queue.broker import Broker
-from jobsched.queue.connection import connect
 from tests.integration.factories import make_execution, make_job, make_worker
-
-
-@pytest.fixture
-def broker(redis_url):
-    client = connect(redis_url)
-    client.flushall()
-    yield Broker(client)
-    client.close()
 
 
 def run_on(link, worker, **fields):

@@ -27,14 +27,6 @@ POLL = 5.0
 
 
 @pytest.fixture
-def broker(redis_url):
-    client = connect(redis_url)
-    client.flushall()
-    yield Broker(client)
-    client.close()
-
-
-@pytest.fixture
 def second(database_url):
     link = Link(database_url, "second")
     yield link

@@ -8,7 +8,7 @@ import pytest
 from jobsched.config import load_settings
 from jobsched.db import claims
 from jobsched.db.connection import Link
-from jobsched.queue.broker import Broker, Waker
+from jobsched.queue.broker import Waker
 from jobsched.queue.connection import connect
 from jobsched.testing.target import Target
 from jobsched.worker.process import Worker
@@ -33,14 +33,6 @@ def settings(database_url, redis_url):
             "JOBSCHED_SHUTDOWN_GRACE": "6",
         }
     )
-
-
-@pytest.fixture
-def broker(redis_url):
-    client = connect(redis_url)
-    client.flushall()
-    yield Broker(client)
-    client.close()
 
 
 @pytest.fixture

@@ -13,8 +13,6 @@ from jobsched.domain.spec import JobSpec
 from jobsched.poller import zones
 from jobsched.poller.fire import Fire
 from jobsched.poller.zones import ZoneRules
-from jobsched.queue.broker import Broker
-from jobsched.queue.connection import connect
 from tests.integration.factories import make_job
 from tests.zone_files import hours, write_version, write_zone, zones_of
 
@@ -43,14 +41,6 @@ def jobs(database_url):
     pool = open_pool(database_url, "test", 2)
     yield Jobs(pool)
     pool.close_all()
-
-
-@pytest.fixture
-def broker(redis_url):
-    client = connect(redis_url)
-    client.flushall()
-    yield Broker(client)
-    client.close()
 
 
 def start(database_url, rounds=10_000, wake=lambda: None):
