@@ -43,7 +43,7 @@ EXCEPTIONS = {
         "takes more than an hour; tests/chaos/test_seeds.py runs two minutes of it"
     ),
     ("docs/reliability.md", "scripts/chaos --scenario all --out /tmp/scenarios"): (
-        "takes half an hour; tests/chaos/test_scenarios.py runs them small"
+        "takes a quarter of an hour; tests/chaos/test_scenarios.py runs them small"
     ),
     ("docs/architecture.md", "flowchart LR"): "a diagram",
     ("docs/states.md", "stateDiagram-v2"): "a diagram; tests/test_conventions.py compares it with the code",

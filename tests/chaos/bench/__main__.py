@@ -23,7 +23,7 @@ RESULTS = Path(__file__).parents[3] / "docs" / "reliability"
 )
 @click.option("--seeds", default=1, show_default=True, help="How many seeds, one after the other.")
 @click.option("--every", default=5.0, show_default=True, help="Seconds between two faults.")
-@click.option("--rate", default=200.0, show_default=True, help="Executions a second to ask for.")
+@click.option("--rate", default=230.0, show_default=True, help="Executions a second to ask for.")
 @click.option("--scenario", "scenarios", multiple=True, type=click.Choice([*SCENARIOS, "all"]))
 @click.option(
     "--out",
