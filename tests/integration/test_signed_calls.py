@@ -17,7 +17,7 @@ from tests.conftest import eventually
 from tests.integration.factories import make_execution, make_job
 from tests.integration.test_worker import ended, enqueue, history, settings, target, worker
 
-__all__ = ["broker", "settings", "target", "worker"]
+__all__ = ["settings", "target", "worker"]
 
 PLAIN = Vault(None)
 OTHER = Vault(SecretStr("o" * 32))
