@@ -64,9 +64,7 @@ _SCHEMA = (pg.UndefinedTable, pg.UndefinedColumn, pg.UndefinedFunction)
 
 def convert(error: BaseException) -> DatabaseError:
     """The error of ours that says what a caller can do about ``error``, one of psycopg's or Peewee's."""
-    # Peewee raises its own errors while it handles psycopg's, without a "from".
-    wrapped = (error.__cause__ or error.__context__) if isinstance(error, peewee.PeeweeException) else None
-    cause = wrapped or error
+    cause = _first(error)
     # Not str(cause): its details quote the row, and with it headers, payloads and answers.
     said = cause.diag.message_primary if isinstance(cause, psycopg.Error) else None
     text = " ".join((said or str(cause)).split()) or type(cause).__name__
@@ -81,6 +79,23 @@ def convert(error: BaseException) -> DatabaseError:
     if isinstance(cause, _TRANSIENT):
         return DatabaseUnavailable(f"The database does not answer as it should: {text}")
     return DatabaseRefused(text)
+
+
+def _first(error: BaseException) -> BaseException:
+    """What happened before ``error`` and is the reason for it.
+
+    Peewee raises its own errors while it handles psycopg's, without a "from". And where a session dies inside a
+    transaction, the last that is said is that nothing could be rolled back, for "the connection is closed".
+    """
+    first = error
+    while isinstance(error, peewee.PeeweeException) or (
+        isinstance(error, psycopg.OperationalError) and error.sqlstate is None
+    ):
+        before = error.__cause__ or error.__context__
+        if not isinstance(before, psycopg.Error | peewee.PeeweeException):
+            break
+        first = error = before
+    return first
 
 
 def session_options(application: str, statement_timeout: float, lock_timeout: float = 0.0) -> dict[str, Any]:

@@ -46,6 +46,19 @@ def test_a_link_connects_again_after_its_session_was_ended(link, database_url):
     assert link.execute("SELECT 1") == [(1,)]
 
 
+def test_a_session_that_dies_inside_a_transaction_says_why(pool, database_url):
+    def die() -> None:
+        with converted(), pool.atomic():
+            pid = pool.execute_sql("SELECT pg_backend_pid()").fetchone()[0]
+            other = Link(database_url, "other")
+            other.execute("SELECT pg_terminate_backend(%s)", (pid,))
+            other.close()
+            pool.execute_sql("SELECT 1")
+
+    with pytest.raises(DatabaseUnavailable, match="administrator"):
+        die()
+
+
 def test_an_unreachable_server_is_unavailable():
     with pytest.raises(DatabaseUnavailable):
         Link("postgresql://x@127.0.0.1:1/x", "test").execute("SELECT 1")
