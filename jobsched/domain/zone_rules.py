@@ -36,6 +36,23 @@ class ZonedJob:
 
 
 @dataclass(frozen=True, slots=True)
+class ZonedGroup:
+    """Such jobs whose stored slots one look can find right: they share all fields but the last two.
+
+    ``counted``: the earliest of the latest instants (last slot, edit, anchor) from which each of ``jobs`` counts, all
+    of them before ``next_slot``.
+    """
+
+    schedule: str
+    timezone: str
+    next_slot: datetime
+    start_at: datetime | None
+    end_at: datetime | None
+    counted: datetime
+    jobs: list[int]
+
+
+@dataclass(frozen=True, slots=True)
 class NextTimes:
     """The next slot and when it comes due, jitter included; None where endAt leaves no slot."""
 
@@ -66,6 +83,28 @@ def times_by_present_rules(job: ZonedJob) -> NextTimes | None:
         return None
     gap = schedule.shortest_gap() if job.jitter_seconds else None
     return NextTimes(slot, slot and effective_time(slot, job.job_id, job.jitter_seconds, gap))
+
+
+def all_right(group: ZonedGroup) -> bool:
+    """Whether the stored slot of every job of ``group`` is right by the rules that this process has.
+
+    False: some may be wrong, and each is to be judged by itself. Who counts from later than the first one finds the
+    same slot, since there is none in between. Raises InvalidSchedule as ``times_by_present_rules``.
+    """
+    first = ZonedJob(
+        job_id=group.jobs[0],
+        next_slot=group.next_slot,
+        last_slot=None,
+        runs=0,
+        anchor=group.counted,
+        schedule=group.schedule,
+        timezone=group.timezone,
+        start_at=group.start_at,
+        end_at=group.end_at,
+        jitter_seconds=0.0,
+        updated_at=group.counted,
+    )
+    return times_by_present_rules(first) is None
 
 
 def _slot(job: ZonedJob, schedule: Schedule) -> datetime | None:

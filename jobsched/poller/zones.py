@@ -3,7 +3,8 @@
 A process keeps the rules that it has read until it ends, so a new tzdata takes effect with a restart. Each start
 that is not behind what was applied last computes, not only the first with newer rules: while pollers are restarted
 one after the other, an old one may still store a slot by old rules, and a distribution may mend rules without
-giving them another version. By unchanged rules nothing moves.
+giving them another version. By unchanged rules nothing moves, and that is found out for each schedule, not for each
+job: those that share schedule, zone and next slot are judged together, and only where that finds a change each is read.
 """
 
 import importlib.resources
@@ -11,6 +12,7 @@ import re
 import zoneinfo
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import datetime
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
@@ -18,13 +20,25 @@ from jobsched.db import firing, zoned
 from jobsched.db.claims import in_halves
 from jobsched.db.connection import Link
 from jobsched.db.firing import Advance
-from jobsched.domain.zone_rules import NextTimes, ZonedJob, is_older, times_by_present_rules
+from jobsched.domain.zone_rules import (
+    NextTimes,
+    ZonedGroup,
+    ZonedJob,
+    all_right,
+    is_older,
+    times_by_present_rules,
+)
 from jobsched.errors import DatabaseRefused
 from jobsched.log import get_logger
 
-#: Jobs looked at in one round, and seconds between two rounds.
+#: Jobs that are read together, and judged together where they can be, in one round; how many of those that cannot be
+#: are judged one by one in a round; and seconds between two rounds.
+PAGE = 5000
 BATCH = 500
 PAUSE = 0.05
+
+#: Groups that are remembered at most, so that those of other pages are not judged again.
+_REMEMBERED = 10_000
 
 #: Seconds until the next try: while another poller computes, and for rows that somebody else holds.
 _AGAIN = 2.0
@@ -87,6 +101,10 @@ class ZoneRules:
         self._rules = rules_version()  # before any zone is read: never newer than what is computed by
         self._applied: str | None = None
         self._up_to = 0
+        #: Groups that were found right, with the earliest instant from which one of theirs counts.
+        self._right: dict[tuple[object, ...], datetime] = {}
+        #: Jobs to be judged one by one.
+        self._doubtful: list[int] = []
         self._locked: list[int] = []
         self._looked = 0
         self._moved: list[int] = []
@@ -106,10 +124,10 @@ class ZoneRules:
             if is_older(self._rules, self._applied):
                 log.warning("zone_rules_older", rules=self._rules, applied=self._applied)
                 return self._end()
-        jobs = zoned.schedules_after(self._link, self._up_to, BATCH)
-        if jobs:
-            self._compute(jobs)
-            self._up_to = jobs[-1]
+        if self._doubtful or self._sift():
+            if doubtful := self._doubtful[:BATCH]:
+                self._compute(doubtful)
+                del self._doubtful[: len(doubtful)]
             return PAUSE
         if self._locked:
             again, self._locked = self._locked[:BATCH], self._locked[BATCH:]
@@ -130,8 +148,41 @@ class ZoneRules:
 
     def _end(self) -> float:
         self._done = True
+        self._right = {}
         self._link.close()
         return _FOR_EVER
+
+    def _sift(self) -> bool:
+        """Read a page, and set aside whom its groups do not clear. False if there was none any more."""
+        page = zoned.page_after(self._link, self._up_to, PAGE)
+        if page is None:
+            return False
+        self._up_to = page.end
+        self._doubtful += page.single
+        for group in page.groups:
+            if self._is_right(group):
+                self._looked += len(group.jobs)
+            else:
+                self._doubtful += group.jobs
+        self._doubtful.sort()
+        return True
+
+    def _is_right(self, group: ZonedGroup) -> bool:
+        key = (group.schedule, group.timezone, group.next_slot, group.start_at, group.end_at)
+        known = self._right.get(key)
+        if known is not None and known <= group.counted:
+            return True
+        try:
+            right = all_right(group)
+        except Exception as error:
+            # Pure code on one group: each of its jobs is judged, and its fault told, by itself.
+            log.debug("zone_rules_not_applied", job_id=group.jobs[0], error=str(error))
+            return False
+        if right:
+            if len(self._right) >= _REMEMBERED:
+                self._right = {}
+            self._right[key] = group.counted
+        return right
 
     def _compute(self, jobs: Sequence[int]) -> None:
         in_halves(self._move, jobs, _pass_by)

@@ -207,6 +207,31 @@ def test_a_start_that_was_killed_in_the_middle_is_made_up_for_by_the_next(
     assert (times(link), applied(link)) == (dict.fromkeys(made, now + SOON + hours(1)), "2026b")
 
 
+def test_jobs_that_share_a_right_slot_are_not_read_one_by_one(
+    now, link, jobs, database_url, trees, monkeypatch
+):
+    class Counting(Link):
+        transactions = 0
+
+        def transaction(self):
+            self.transactions += 1
+            return super().transaction()
+
+    monkeypatch.setattr(zones, "PAGE", 4)
+    before, after = trees
+    with zones_of(before):
+        stay = [create(jobs, wall(now + hours(12))).id for _ in range(3)]
+        move = [create(jobs, wall(now + SOON)).id for _ in range(3)]
+        own = Counting(database_url, "test-zones")
+        rules = ZoneRules(own)
+        while rules.run_once() < 60:
+            pass
+    assert own.transactions == 0
+    with zones_of(after):
+        start(database_url)
+    assert times(link) == dict.fromkeys(stay, now + hours(12)) | dict.fromkeys(move, now + SOON + hours(1))
+
+
 def test_a_row_that_somebody_holds_comes_later_and_one_that_an_edit_has_changed_is_left(
     now, link, jobs, database_url, trees
 ):

@@ -7,7 +7,7 @@ import pytest
 
 from jobsched.domain.advance import next_slot
 from jobsched.domain.schedule import parse_schedule
-from jobsched.domain.zone_rules import ZonedJob, is_older, times_by_present_rules
+from jobsched.domain.zone_rules import ZonedGroup, ZonedJob, all_right, is_older, times_by_present_rules
 from jobsched.poller.zones import rules_version
 from tests.zone_files import hours, write_version, write_zone, zones_of
 
@@ -152,6 +152,50 @@ def test_by_unchanged_rules_nothing_ever_moves():
             anchor=start_at or choice.choice([last, resumed]), start_at=start_at, updated_at=renamed,
         )  # fmt: skip
         assert times_by_present_rules(one) is None, one
+
+
+def test_no_job_moves_whose_group_is_all_right(tmp_path):
+    """Other rules than those that the slots were stored by, jobs that share a slot, and histories of all kinds."""
+    chance = random.Random(7)
+    outcomes = set()
+    for _ in range(300):
+        text = chance.choice(
+            ["0 9 * * *", "0 */6 * * *", "30 1 10 * *", "@at 2026-07-01T09:00:00", "15 8-18 * * 1-5"]
+        )
+        write_zone(tmp_path, ZONE, 2)
+        with zones_of(tmp_path):
+            slot = parse_schedule(text, ZONE).next_after(DAY + hours(chance.uniform(0, 900)), DAY)
+        if slot is None:
+            continue
+        start = chance.choice([None, None, slot - hours(chance.uniform(0, 60))])
+        end = chance.choice([None, None, slot + hours(chance.uniform(0, 3))])
+        jobs = [
+            job(
+                text,
+                slot,
+                last_slot=chance.choice([None, slot - hours(chance.uniform(0.01, 80))]),
+                anchor=slot - hours(chance.uniform(0.01, 80)),
+                updated_at=slot - hours(chance.uniform(0.01, 80)),
+                start_at=start,
+                end_at=end,
+            )
+            for _ in range(4)
+        ]
+        counted = min(
+            max(
+                one.last_slot or one.updated_at,
+                one.updated_at,
+                one.anchor if start is None else one.updated_at,
+            )
+            for one in jobs
+        )
+        write_zone(tmp_path, ZONE, 2, [(slot + hours(chance.uniform(-200, 20)), chance.choice([1, 2, 3]))])
+        with zones_of(tmp_path):
+            right = all_right(ZonedGroup(text, ZONE, slot, start, end, counted, [1, 2, 3, 4]))
+            moves = [one for one in jobs if times_by_present_rules(one) is not None]
+        assert not (right and moves)
+        outcomes.add((right, bool(moves)))
+    assert outcomes >= {(True, False), (False, True)}
 
 
 @pytest.mark.parametrize(
