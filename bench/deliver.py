@@ -1,105 +1,247 @@
-"""How many callbacks one worker process delivers and records a second, as its target sees it.
+"""Part ``deliver``: how many callbacks a worker makes and records a second, beside the workers that people use.
 
-    python bench/deliver.py [--executions 24000] [--concurrency 256] [--path /slow/200] [--hanging 100]
+Every side takes jobs from a queue that does not run dry, posts the same payload to the same target, and records the
+end by its own means. What counts is what the target saw between two looks, of all sides alike.
 
-Starts servers, a target and a worker of its own; everything on this machine. Prints one line a run.
+A round is one window of each side; rounds follow each other, so that what disturbs the machine for a while disturbs
+all. Each window has fresh servers and processes. Ratios are taken within a round, and their median is judged.
 """
 
-import argparse
-import json
 import statistics
-import subprocess
-import sys
+import threading
 import time
-import urllib.request
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from jobsched.testing.stand import Stand
+from bench import ours, plots
+from bench.part import Bar, Figures, Options, Part
+from bench.process import cpu_of, pss_bytes
+from bench.side import Running, Side
+from bench.target import NginxTarget
 
-JOB = """
-INSERT INTO job (project_id, schedule, is_recurring, api, payload, timeout_seconds, max_retry_count)
-SELECT 1, '@every 1h', true, %s, '{"n": 1}', 60, 3 FROM generate_series(1, %s) RETURNING id
-"""
-FILL = """
-INSERT INTO execution (project_id, job_id, trigger, scheduled_for, due_at, state, priority, pool, queue, queued_at)
-SELECT 1, (%(jobs)s::bigint[])[1 + n %% %(count)s], 'manual', clock_timestamp(), clock_timestamp(), 'queued', 5,
-    'default', 'default', clock_timestamp()
-FROM generate_series(1, %(n)s) AS n RETURNING id
-"""
+SIDES: tuple[Side, ...] = (
+    ours.side("jobsched", "jobsched, one process", processes=1, concurrencies=(128, 256, 512)),
+    ours.side("jobsched-2", "jobsched, two processes", processes=2, concurrencies=(256,)),
+)
+
+#: What is judged, and the least ratio to each.
+ONE = "jobsched"
+RATIOS = {"bullmq": 1.0, "rq-simple": 25.0, "arq": 2.5}
+CPU_BAR = 100.0
+
+_START_SECONDS = 30.0
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--executions", type=int, default=24_000)
-    parser.add_argument("--concurrency", type=int, default=256)
-    parser.add_argument("--path", default="/slow/200")
-    parser.add_argument("--jobs", type=int, default=1000)
-    parser.add_argument("--hanging", type=int, default=0)
-    options = parser.parse_args()
-    target = subprocess.Popen(
-        [sys.executable, "-m", "jobsched.testing.target", "--port", "0", "--no-record"],
-        stdout=subprocess.PIPE,
-    )
-    assert target.stdout is not None
-    url = target.stdout.readline().decode().split()[-1].rstrip("/")
+@dataclass(frozen=True)
+class Pace:
+    """How long things take: a window and what comes before it, windows that try a concurrency, and rounds."""
+
+    warm_up: float
+    window: float
+    trial: float
+    rounds: int
+
+
+PUBLISHED = Pace(warm_up=4.0, window=20.0, trial=6.0, rounds=3)
+QUICK = Pace(warm_up=1.5, window=3.0, trial=0.0, rounds=1)
+
+
+def measure(options: Options) -> Figures:
+    """Try concurrencies, then measure in rounds. ValueError for a side that is not known."""
+    unknown = set(options.only) - {side.name for side in SIDES}
+    if unknown:
+        raise ValueError(
+            f"no such side: {', '.join(sorted(unknown))}; there are {', '.join(s.name for s in SIDES)}"
+        )
+    sides = [side for side in SIDES if not options.only or side.name in options.only]
+    pace = QUICK if options.quick else PUBLISHED
+    with NginxTarget() as target:
+        tried = {side.name: _trials(side, target, pace) for side in sides}
+        windows: dict[str, list[dict[str, Any]]] = {side.name: [] for side in sides}
+        for number in range(pace.rounds):
+            # The other way round every second time: nobody always comes after the same one.
+            for side in sides if number % 2 == 0 else reversed(sides):
+                best = _best(side, tried[side.name])
+                windows[side.name].append(window(side, target, best, pace.warm_up, pace.window))
+    return {
+        "window_seconds": pace.window,
+        "rounds": pace.rounds,
+        "sides": {side.name: _summary(side, tried[side.name], windows[side.name]) for side in sides},
+        "ratios": _ratios(windows),
+    }
+
+
+def window(
+    side: Side, target: NginxTarget, concurrency: int, warm_up: float, seconds: float
+) -> dict[str, Any]:
+    """One window: fill, start, warm up, look, wait, look, end, and see what was recorded."""
+    calls = int(side.fastest * (warm_up + seconds + 1.0)) + 4 * concurrency
+    offset = target.requests()
+    with side.start(target.url + "/callback", calls, concurrency) as running:
+        _await_first(target, offset, running)
+        time.sleep(warm_up)
+        with _memory(running) as peak:
+            before = _look(target, running)
+            time.sleep(seconds)
+            after = _look(target, running)
+        running.check()
+        left = running.left()
+        if left <= 0:
+            raise RuntimeError(f"the queue of {side.name} ran dry: it is faster than {side.fastest}/s")
+        recorded = running.finish(lambda: target.requests() - offset)
+    made = after.requests - before.requests
+    return {
+        "concurrency": concurrency,
+        "per_second": made / (after.at - before.at),
+        "cpu_us": {name: 1e6 * (after.cpu[name] - before.cpu[name]) / max(1, made) for name in before.cpu},
+        "worker_peak_pss_mb": peak[0] / 1e6,
+        "left_in_queue": left,
+        "records": recorded,
+    }
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What is seen at one moment."""
+
+    at: float
+    requests: int
+    cpu: Mapping[str, float]
+
+
+def _look(target: NginxTarget, running: Running) -> _Look:
+    groups = dict(running.groups()) | {"target": target.pids}
+    return _Look(time.monotonic(), target.requests(), {name: cpu_of(pids) for name, pids in groups.items()})
+
+
+def _await_first(target: NginxTarget, offset: int, running: Running) -> None:
+    end = time.monotonic() + _START_SECONDS
+    while target.requests() == offset:
+        running.check()
+        if time.monotonic() > end:
+            raise RuntimeError(f"no call within {_START_SECONDS:g} s")
+        time.sleep(0.05)
+
+
+@contextmanager
+def _memory(running: Running) -> Any:
+    """The largest Pss of the worker's tree, read once a second, in a list of one that grows."""
+    peak, over = [0], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(1.0):
+            peak[0] = max(peak[0], pss_bytes(running.groups()["worker"]))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
     try:
-        with Stand() as stand:
-            measure(stand, url, options)
+        yield peak
     finally:
-        target.kill()
+        over.set()
+        watcher.join()
 
 
-def measure(stand: Stand, url: str, options: argparse.Namespace) -> None:
-    from jobsched.queue.broker import Broker
-    from jobsched.queue.connection import connect
+def _trials(side: Side, target: NginxTarget, pace: Pace) -> dict[int, float]:
+    """Calls a second at each concurrency; empty where none is to be tried."""
+    if not pace.trial or len(side.concurrencies) == 1:
+        return {}
+    return {
+        one: window(side, target, one, pace.warm_up / 2, pace.trial)["per_second"]
+        for one in side.concurrencies
+    }
 
-    link, broker = stand.link(), Broker(connect(stand.redis_url))
-    if options.hanging:
-        jobs = [row[0] for row in link.execute(JOB, (f"{url}/hang", 1))]
-        rows = link.execute(FILL, {"jobs": jobs, "count": 1, "n": options.hanging})
-        link.execute("UPDATE job SET timeout_seconds = 30, max_retry_count = 0")
-        broker.push([("default", row[0]) for row in rows])
-    jobs = [row[0] for row in link.execute(JOB, (url + options.path, options.jobs))]
-    rows = link.execute(FILL, {"jobs": jobs, "count": len(jobs), "n": options.executions})
-    broker.push([("default", row[0]) for row in rows])
-    link.execute("ANALYZE")
-    before = link.execute("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")[0][0]
-    worker = stand.start("worker", "worker", "--concurrency", str(options.concurrency))
-    first = None
-    done, marks = 0, []
-    while done < options.executions:
-        time.sleep(0.25)
-        count = json.load(urllib.request.urlopen(f"{url}/_count"))
-        done = (count["count"] if isinstance(count, dict) else count) - options.hanging
-        if done > 0 and first is None:
-            first = (time.monotonic(), done)
-        marks.append((time.monotonic(), done))
-        assert worker.poll() is None, stand.log_of("worker")
-    seen = (done - first[1]) / (marks[-1][0] - first[0])
-    stand.wait("SELECT count(*) FROM execution WHERE state <> 'running'", 0, 30)
-    everything = options.executions + options.hanging
-    stand.wait(f"SELECT count(*) >= {everything} FROM execution_history", True, 60)
-    cpu = cpu_seconds(worker.pid)
-    durations = [
-        row[0] for row in link.execute("SELECT duration_ms FROM execution_history WHERE state = 'succeeded'")
-    ]
-    commits = link.execute("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")[0][
-        0
-    ]
-    twice = link.execute("SELECT count(*) FROM execution_history WHERE attempt > 1")[0][0]
-    quantiles = statistics.quantiles(durations, n=100)
-    print(
-        f"{seen:.0f}/s at the target; {len(durations)} recorded, {twice} of them in more than one attempt; "
-        f"call p50 {quantiles[49]:.0f} ms p99 {quantiles[98]:.0f} ms; worker CPU {1e6 * cpu / done:.0f} µs a callback; "
-        f"{done / (commits - before):.1f} callbacks a commit"
+
+def _best(side: Side, tried: Mapping[int, float]) -> int:
+    # Untried: the middle one.
+    return (
+        max(tried, key=lambda one: tried[one]) if tried else side.concurrencies[len(side.concurrencies) // 2]
     )
-    link.close()
 
 
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / 100
+def _summary(side: Side, tried: Mapping[int, float], windows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    speeds = [one["per_second"] for one in windows]
+    groups = windows[0]["cpu_us"]
+    return {
+        "label": side.label,
+        "settings": side.settings,
+        "versions": side.versions(),
+        "concurrency": windows[0]["concurrency"],
+        "tried": {str(one): round(speed, 1) for one, speed in tried.items()},
+        "per_second": _spread(speeds),
+        "cpu_us": {
+            name: round(statistics.median(one["cpu_us"][name] for one in windows), 1) for name in groups
+        },
+        "worker_cpu_us": _spread([one["cpu_us"]["worker"] for one in windows]),
+        "worker_peak_pss_mb": _spread([one["worker_peak_pss_mb"] for one in windows]),
+        "records": [one["records"] for one in windows],
+    }
 
 
-if __name__ == "__main__":
-    main()
+def _ratios(windows: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[str, float]]:
+    """Calls a second of jobsched over those of each other side, round by round."""
+    if ONE not in windows:
+        return {}
+    return {
+        name: _spread(
+            [
+                own["per_second"] / max(other["per_second"], 1e-9)
+                for own, other in zip(windows[ONE], others, strict=True)
+            ]
+        )
+        for name, others in windows.items()
+        if name != ONE
+    }
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {
+        "median": round(statistics.median(values), 2),
+        "low": round(min(values), 2),
+        "high": round(max(values), 2),
+    }
+
+
+def bars(figures: Figures) -> list[Bar]:
+    """Ratios to the others, and what a callback costs the worker."""
+    sides = figures["sides"]
+    found = [
+        Bar(
+            f"callbacks/s over {sides[name]['label']}",
+            figures["ratios"][name]["median"],
+            least,
+            "×",
+            "at least",
+        )
+        for name, least in RATIOS.items()
+        if name in figures["ratios"]
+    ]
+    if ONE in sides:
+        cpu = sides[ONE]["worker_cpu_us"]["median"]
+        found.append(Bar("CPU of the worker per callback", cpu, CPU_BAR, "µs", "at most"))
+    return found
+
+
+def draw(figures: Figures, folder: Path) -> list[Path]:
+    """Calls a second by side, and processor time by process."""
+    ordered = sorted(figures["sides"].values(), key=lambda side: -side["per_second"]["median"])
+    title = "Callbacks delivered and recorded a second"
+    speeds = [
+        (
+            f"{side['label']} ({side['concurrency']})",
+            *(side["per_second"][key] for key in ("median", "low", "high")),
+        )
+        for side in ordered
+    ]
+    costs = [(side["label"], side["cpu_us"]) for side in ordered]
+    return [
+        plots.horizontal_bars(
+            folder / "deliver-speed.svg", title, "callbacks/s (concurrency in brackets)", speeds
+        ),
+        plots.stacked_bars(folder / "deliver-cpu.svg", "Processor time of one callback", "µs", costs),
+    ]
+
+
+PART = Part("deliver", "Delivering callbacks", measure, bars, draw)

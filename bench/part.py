@@ -12,9 +12,10 @@ Figures = dict[str, Any]
 @dataclass(frozen=True)
 class Options:
     """How much to measure. ``quick``: windows of a few seconds, to see that everything works; its figures are
-    never published."""
+    never published. ``only`` names what a part compares, where it compares several; empty means all."""
 
     quick: bool = False
+    only: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
