@@ -14,6 +14,7 @@ from peewee import Database
 from psycopg import errors as pg
 
 from jobsched.db.connection import converted, repeated
+from jobsched.db.text_format import as_text
 from jobsched.domain.bulk import OWN, BulkReader, NewJob
 from jobsched.domain.json_text import compact
 from jobsched.domain.spec import JobSpec
@@ -184,20 +185,7 @@ def _text(value: str | None) -> bytes:
 
 def _encoded(value: Any) -> bytes:
     """A value in COPY's text format (PostgreSQL's documentation, COPY, "Text Format")."""
-    if value is None:
-        return _NULL
-    if isinstance(value, bool):
-        return b"t" if value else b"f"
-    if isinstance(value, datetime):
-        return value.isoformat().encode()
-    if isinstance(value, tuple):
-        return _text(_array(value))
-    return _text(value if isinstance(value, str) else repr(value))
-
-
-def _array(items: tuple[str, ...]) -> str:
-    quoted = (item.replace("\\", "\\\\").replace('"', '\\"') for item in items)
-    return "{" + ",".join(f'"{item}"' for item in quoted) + "}"
+    return _text(as_text(value))
 
 
 def _copy(cursor: psycopg.Cursor[Any], statement: str, lines: Iterator[bytes]) -> None:

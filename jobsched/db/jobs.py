@@ -5,7 +5,7 @@ does the same, so that an edit and a firing of one job never overtake each other
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import reduce
@@ -18,11 +18,12 @@ from psycopg import errors as pg
 
 from jobsched.db.cancelling import cancel_waiting_of_job
 from jobsched.db.connection import converted, repeated
+from jobsched.db.creating import Creator
 from jobsched.db.models import Job, JobLast, JobSchedule
 from jobsched.db.page import Page
 from jobsched.domain.json_text import compact, unstorable
 from jobsched.domain.spec import JobSpec
-from jobsched.domain.times import Times, first_times, times_after_edit
+from jobsched.domain.times import Times, times_after_edit
 from jobsched.errors import Conflict, NotFound, PreconditionFailed
 
 _SPEC_FIELDS = tuple(JobSpec.__dataclass_fields__)
@@ -79,6 +80,7 @@ class Jobs:
     def __init__(self, database: Database, poll_interval: float = 5.0) -> None:
         self._database = database
         self._poll_interval = timedelta(seconds=poll_interval)
+        self._creator = Creator(database)
         # Peewee takes longer to compile this wide SELECT than Postgres to run it: compiled once.
         one = _rows(0).where(Job.id == 0)
         self._select_one, _parameters = one.bind(database).sql()
@@ -87,14 +89,11 @@ class Jobs:
     @repeated
     def create(self, project_id: int, spec: JobSpec) -> Saved:
         """Store a new job with its schedule. Raises Conflict if its key exists."""
-        with converted(), self._database.atomic():
-            now = self._now()
-            with _key_is_free(spec.key):
-                job_id = Job.insert(
-                    project_id=project_id, version=1, created_at=now, updated_at=now, **_columns(spec)
-                ).execute()
-            times = first_times(spec, job_id=job_id, now=now)
-            JobSchedule.insert(job_id=job_id, runs=0, **_schedule_columns(times)).execute()
+        database = self._database
+        # The statement is atomic by itself; inside the caller's transaction its failure must not spoil that.
+        whole = database.atomic() if database.in_transaction() else nullcontext()
+        with converted(), _key_is_free(spec.key), whole:
+            job_id, now, times = self._creator.create(project_id, spec)
         job = JobRecord(
             spec=spec,
             id=job_id,

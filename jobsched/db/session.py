@@ -6,6 +6,7 @@ out. Whoever waits for such an answer would wait until somebody looks: a request
 a deadline of our own, a little after the one that the server itself would keep; then the session is given up.
 """
 
+import select
 from collections.abc import Generator
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -29,6 +30,9 @@ BEYOND = 2.0
 #: Seconds that the pool waits for a sign of life of a connection that lay idle.
 PROBE = 2.0
 
+#: Seconds for which a connection that has just been given back counts as alive, if its socket is quiet.
+FRESH = 0.25
+
 #: What a session does not get over: a prepared statement that a migration or a pooler in between has spoilt, and a
 #: server that only reads. Connecting anew finds the one that writes, once there has been a failover.
 _SPOILING = (psycopg.NotSupportedError, pg.InvalidSqlStatementName, pg.ReadOnlySqlTransaction)
@@ -40,6 +44,7 @@ class Session(psycopg.Connection[Row]):
     patience = float("inf")
     spoilt = False
     gave_up = False
+    given_back = float("-inf")
     _extended: float | None = None
 
     def extend(self, statement_timeout: float, *, patience: float | None = None) -> None:
@@ -51,6 +56,12 @@ class Session(psycopg.Connection[Row]):
         self.execute(
             f"SET LOCAL statement_timeout = {int(statement_timeout * 1000)}; SET LOCAL lock_timeout = '10s'"
         )
+
+    def is_quiet(self) -> bool:
+        """Whether the server has said nothing unasked; at its end it says so, or the network does."""
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        return not poll.poll(0)
 
     def wait(self, gen: "Generator[Any, Any, T]", *args: Any, **kwargs: Any) -> T:
         """Run one exchange with the server, as psycopg does; OperationalError when its time is over."""
@@ -134,6 +145,8 @@ class Pool(PooledPostgresqlDatabase):  # type: ignore[misc]
     statement_timeout = 0.0
 
     def _is_closed(self, conn: Session) -> bool:
+        if monotonic() - conn.given_back < FRESH and not conn.closed and conn.is_quiet():
+            return False
         usual, conn.patience = conn.patience, PROBE
         try:
             if not super()._is_closed(conn):
@@ -146,4 +159,5 @@ class Pool(PooledPostgresqlDatabase):  # type: ignore[misc]
         return True
 
     def _can_reuse(self, conn: Session) -> bool:
+        conn.given_back = monotonic()
         return not conn.spoilt and bool(super()._can_reuse(conn))

@@ -53,6 +53,7 @@ READ_ONLY = (
 )
 
 _KNOWN = (*field_names(JobCreate), *READ_ONLY)
+_SHOWN_NAMES = tuple((name, field.alias or name) for name, field in JobCreate.model_fields.items())
 # Stand in for required fields that are faulty, so that the others are looked at all the same.
 _PLACEHOLDERS = {"schedule": "@daily", "api": "http://placeholder.invalid/"}
 
@@ -163,9 +164,7 @@ def apply_merge(
 
 def spec_json(spec: JobSpec) -> dict[str, Any]:
     """The definition as answers show it: camelCase, instants as RFC 3339, secret headers as ``"***"``."""
-    shown: dict[str, Any] = {}
-    for name, model_field in JobCreate.model_fields.items():
-        shown[model_field.alias or name] = _shown(getattr(spec, name))
+    shown: dict[str, Any] = {shown_name: _shown(getattr(spec, name)) for name, shown_name in _SHOWN_NAMES}
     shown["headers"] = {
         name: MASK if is_secret(name, spec.secret_headers) else value for name, value in spec.headers.items()
     }
@@ -174,13 +173,13 @@ def spec_json(spec: JobSpec) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> Any:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
     if isinstance(value, datetime):
         return rfc3339(value)
-    if isinstance(value, tuple):
-        return list(value)
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _without_read_only(document: Mapping[str, Any]) -> dict[str, Any]:

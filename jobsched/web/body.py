@@ -70,6 +70,8 @@ def parse_json(raw: bytes) -> Any:
 
 def check_type(types: tuple[str, ...]) -> None:
     """Refuse a body that is of none of the media ``types``, not in UTF-8, or compressed (415)."""
+    if request.content_type in types and "Content-Encoding" not in request.headers:
+        return
     expected = " or ".join(types)
     if not request.content_type:
         raise RequestRefused(415, "unsupported_media_type", f"Content-Type is missing; send {expected}.")

@@ -4,6 +4,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 from flask import Response, request
 
@@ -34,8 +35,15 @@ def count(response: Response, seconds: float) -> None:
     rule = request.url_rule
     route = "none" if rule is None else _template(rule.rule)
     method = request.method if request.method in _METHODS else "other"
-    metrics.requests.labels(method, route, f"{response.status_code // 100}xx").inc()
-    metrics.request_duration.labels(method, route).observe(seconds)
+    requests, durations = _series(method, route, response.status_code // 100)
+    requests.inc()
+    durations.observe(seconds)
+
+
+@cache
+def _series(method: str, route: str, hundreds: int) -> tuple[Any, Any]:
+    labels = method, route
+    return metrics.requests.labels(*labels, f"{hundreds}xx"), metrics.request_duration.labels(*labels)
 
 
 @cache

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
-from flask import Response
+from flask import Response, request
 from flask_openapi3.models.header import Header
 from flask_openapi3.models.operation import Operation
 from flask_openapi3.models.reference import Reference
@@ -123,7 +123,7 @@ class Api:
             def handle(**arguments: Any) -> Response:
                 if takes_query:
                     arguments["query"] = read_query(query)
-                elif not any_query:
+                elif not any_query and request.query_string:
                     read_query(NoQuery)
                 return view(**arguments)
 

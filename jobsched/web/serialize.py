@@ -1,35 +1,40 @@
 """Records as the API shows them."""
 
 import base64
-import json
 import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
 from flask import Response
+from werkzeug.datastructures import Headers
 
 from jobsched.clock import rfc3339
 from jobsched.db.executions import DeadLetterRecord, ExecutionRecord
 from jobsched.db.jobs import JobRecord
 from jobsched.db.page import Page
+from jobsched.domain.json_text import compact
 from jobsched.domain.spec import spec_json
 from jobsched.web.params import List, cursor_of
 
 T = TypeVar("T")
 
 
+class Answer(Response):
+    """A response whose headers are final: all is ASCII, links are relative, the length is there."""
+
+    def get_wsgi_headers(self, environ: Any) -> Headers:
+        """The headers as they are, where werkzeug would quote and join the links in them anew."""
+        return self.headers
+
+
 def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """``value`` as a JSON response, with a line end, so that a terminal's prompt does not stick to it."""
     try:
-        text = _json(value)
+        text = compact(value)
     except ValueError:
-        text = _json(_finite(value))
-    return Response(f"{text}\n".encode(), status=status, headers=headers, content_type="application/json")
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        text = compact(_finite(value))
+    return Answer(f"{text}\n".encode(), status=status, headers=headers, content_type="application/json")
 
 
 def _finite(value: Any) -> Any:

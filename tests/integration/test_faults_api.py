@@ -117,6 +117,7 @@ def test_a_frozen_database_ends_requests_in_503(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(session, "PROBE", 1.0)
+    monkeypatch.setattr(session, "FRESH", 0.0)  # as if the connection had lain idle for longer
     api.create()
     pids = [
         pid
