@@ -154,7 +154,7 @@ def overdue(link: Link) -> tuple[int | None, float]:
     """The schedule that has been due the longest, and for how many seconds."""
     rows = link.execute(
         "SELECT job_id, extract(epoch FROM clock_timestamp() - next_execution_time)::float8 FROM job_schedule "
-        "WHERE next_execution_time <= clock_timestamp() ORDER BY next_execution_time LIMIT 1"
+        "WHERE next_execution_time <= statement_timestamp() ORDER BY next_execution_time LIMIT 1"
     )
     return (rows[0][0], rows[0][1]) if rows else (None, 0.0)
 

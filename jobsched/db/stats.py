@@ -21,6 +21,9 @@ SILENT_SECONDS = 30
 #: How long the counts of all rows are shown again.
 KEPT_SECONDS = 10.0
 
+#: Up to so many rows are counted for each answer of ``queues``: that takes a millisecond.
+COUNTED_ANEW = 10_000
+
 T = TypeVar("T")
 
 _QUEUES = """
@@ -48,10 +51,11 @@ FROM worker_process WHERE kind = 'worker' AND {_ALIVE} ORDER BY name, started_at
 """
 
 # A schedule that is overdue right now tells more than what pollers last said, and also where there is none.
+# statement_timestamp(), as in firing.py: by a volatile function all that is due in the future would be read.
 _POLLER = f"""
 SELECT count(*), max(lag_seconds), (
     SELECT extract(epoch FROM clock_timestamp() - min(next_execution_time))::float8
-    FROM job_schedule WHERE next_execution_time <= clock_timestamp()
+    FROM job_schedule WHERE next_execution_time <= statement_timestamp()
 )
 FROM worker_process WHERE kind = 'poller' AND {_ALIVE}
 """
@@ -174,10 +178,14 @@ class PollerStats:
 
 
 class _Kept(Generic[T]):
-    """The answer of ``ask`` for ``KEPT_SECONDS``. One thread at a time asks; meanwhile others get the last answer."""
+    """The answer of ``ask`` for ``KEPT_SECONDS``. One thread at a time asks; meanwhile others get the last answer.
 
-    def __init__(self, ask: Callable[[], T]) -> None:
+    An answer that is not ``dear`` is not kept: who asks next asks anew, and waits for nobody.
+    """
+
+    def __init__(self, ask: Callable[[], T], dear: Callable[[T], bool] | None = None) -> None:
         self._ask = ask
+        self._dear = dear
         self._asking = threading.Lock()
         self._last: tuple[float, T] | None = None
 
@@ -185,15 +193,21 @@ class _Kept(Generic[T]):
         last = self._last
         if last is not None and clock.monotonic() - last[0] < KEPT_SECONDS:
             return last[1]
+        if last is None and self._dear is not None:
+            return self._keep(self._ask())
         if not self._asking.acquire(blocking=last is None):
             assert last is not None
             return last[1]
         try:
-            if self._last is last or self._last is None:
-                self._last = (clock.monotonic(), self._ask())
-            return self._last[1]
+            present = self._last
+            return self._keep(self._ask()) if present is None or present is last else present[1]
         finally:
             self._asking.release()
+
+    def _keep(self, answer: T) -> T:
+        dear = self._dear is None or self._dear(answer)
+        self._last = (clock.monotonic(), answer) if dear else None
+        return answer
 
 
 class Stats:
@@ -207,9 +221,19 @@ class Stats:
         self._database = database
         self._depths = _Kept(lambda: [Depth(*row) for row in self._rows(_EXECUTIONS, {})])
         self._dead_letters = _Kept(lambda: [DeadLetters(*row) for row in self._rows(_DEAD_LETTERS, {})])
+        self._queues: dict[int | None, _Kept[list[QueueStats]]] = {}
 
     def queues(self, project_id: int | None = None) -> list[QueueStats]:
-        """Every queue with something in it, by name; of one project, or of all."""
+        """Every queue with something in it, by name; of one project, or of all.
+
+        Up to ``KEPT_SECONDS`` old where more than ``COUNTED_ANEW`` rows are counted.
+        """
+        kept = self._queues.get(project_id)
+        if kept is None:
+            kept = self._queues.setdefault(project_id, _Kept(lambda: self._count(project_id), _is_dear))
+        return kept.get()
+
+    def _count(self, project_id: int | None) -> list[QueueStats]:
         return [
             QueueStats(
                 name=name,
@@ -254,3 +278,8 @@ class Stats:
         with converted():
             rows: list[Row] = self._database.execute_sql(statement, parameters).fetchall()
         return rows
+
+
+def _is_dear(queues: list[QueueStats]) -> bool:
+    counted = sum(one.queued + one.running + one.pending + one.retrying + one.dead for one in queues)
+    return counted > COUNTED_ANEW

@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 
-from jobsched.db import claims, firing, recovery, releasing
+from jobsched.db import claims, firing, health, recovery, releasing, stats
 from tests.integration.factories import make_job
 
 MANY = 5000
@@ -61,3 +61,10 @@ def test_what_is_due_later_is_not_read(link):
         plan = "\n".join(row[0] for row in link.execute("EXPLAIN " + statement, parameters))
         conditions = [line for line in plan.splitlines() if "Index Cond" in line]
         assert any("statement_timestamp()" in line for line in conditions), plan
+
+
+def test_how_late_firing_is_is_told_without_reading_what_is_due_later(link):
+    link.execute("SET enable_seqscan = off")
+    plan = "\n".join(row[0] for row in link.execute("EXPLAIN " + stats._POLLER, {"silent": 30}))
+    assert "Index Cond: (next_execution_time <= statement_timestamp())" in plan, plan
+    assert health.overdue(link) == (None, 0.0)

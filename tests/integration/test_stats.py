@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from jobsched import clock
+from jobsched.db import stats as counting
 from jobsched.db.connection import open_pool
 from jobsched.db.stats import KEPT_SECONDS, PollerStats, QueueStats, Stats
 from tests.conftest import eventually
@@ -91,6 +92,26 @@ def test_what_counts_every_row_is_asked_once_in_ten_seconds(stored, monkeypatch)
     passed = clock.monotonic() + KEPT_SECONDS
     monkeypatch.setattr(clock, "monotonic", lambda: passed)
     assert [(one.queue, one.state, one.count) for one in stats.depths()] == [("default", "queued", 1)]
+
+
+def test_few_rows_are_counted_each_time_and_many_once_in_ten_seconds(stored, monkeypatch):
+    monkeypatch.setattr(counting, "COUNTED_ANEW", 2)
+    job = make_job(stored.link, due=None)
+    stats = Stats(stored.pool)
+    for number in (1, 2, 3):
+        make_execution(stored.link, job)
+        assert [one.queued for one in stats.queues()] == [number]
+    make_execution(stored.link, job)
+    assert [one.queued for one in stats.queues()] == [3]
+    assert [one.queued for one in stats.queues(1)] == [4]
+    passed = clock.monotonic() + KEPT_SECONDS
+    monkeypatch.setattr(clock, "monotonic", lambda: passed)
+    assert [one.queued for one in stats.queues()] == [4]
+    stored.sql("DELETE FROM execution")
+    passed += KEPT_SECONDS
+    assert stats.queues() == []
+    make_execution(stored.link, job)
+    assert [one.queued for one in stats.queues()] == [1]
 
 
 def test_nobody_waits_for_a_count_that_another_makes(stored, monkeypatch):
