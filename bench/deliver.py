@@ -18,6 +18,7 @@ from typing import Any
 
 from bench import ours, plots
 from bench.part import Bar, Figures, Options, Part
+from bench.peers import sides as peers
 from bench.process import cpu_of, pss_bytes
 from bench.side import Running, Side
 from bench.target import NginxTarget
@@ -25,6 +26,7 @@ from bench.target import NginxTarget
 SIDES: tuple[Side, ...] = (
     ours.side("jobsched", "jobsched, one process", processes=1, concurrencies=(128, 256, 512)),
     ours.side("jobsched-2", "jobsched, two processes", processes=2, concurrencies=(256,)),
+    *peers.SIDES,
 )
 
 #: What is judged, and the least ratio to each.

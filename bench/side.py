@@ -10,7 +10,7 @@ PAYLOAD = {
     "report": 7,
     "customer": "c-20417",
     "from": "2026-01-01T00:00:00Z",
-    "note": "thirty-two characters of text..",
+    "note": "twenty-seven letters of txt",
 }
 
 
