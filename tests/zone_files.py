@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from jobsched.domain import schedule
+from jobsched.domain import schedule, zone_clock
 
 # Not the set of names: it is that of the package tzdata at least, whatever the folder.
-_CACHES = (schedule._parse, schedule._zone, schedule._cron_gap)
+_CACHES = (schedule._parse, zone_clock.zone_of, schedule._cron_gap)
 
 
 def write_zone(folder: Path, key: str, offset: int, changes: Sequence[tuple[datetime, int]] = ()) -> None:

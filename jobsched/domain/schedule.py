@@ -6,29 +6,27 @@ that the clock skips in spring runs at the first instant after the gap, one that
 the first time. Everything else follows *elapsed* time: it runs whenever the wall clock shows a match, which
 is never for a skipped time and twice for a repeated one. Matches that fall on one instant are one slot.
 
-Inside, an instant is an integer: seconds since 1970 in UTC. A zone is a row of spans between changes of its
-offset; in a span the wall clock is the instant plus a constant, so that finding and counting slots is integer
-arithmetic, exact over any absence.
+Inside, an instant is an integer: seconds since 1970 in UTC. ``cron`` finds matches on a wall clock, ``zone_clock``
+says what the clock of a zone shows.
 """
 
 import difflib
 import hashlib
-import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Literal, NamedTuple, Protocol
-from zoneinfo import ZoneInfo, available_timezones
+from typing import Literal, Protocol
 
 from jobsched.domain.cron import ALIASES, DAY, NEVER, Cron, parse_cron
 from jobsched.domain.durations import looks_like_instant, parse_duration, parse_instant
+from jobsched.domain.zone_clock import EPOCH, LAST_SECOND, Zone, is_zone, zone_of
 from jobsched.errors import InvalidSchedule
 
+__all__ = ["Due", "Schedule", "effective_time", "is_zone", "parse_schedule"]
+
 LONGEST_TEXT = 200
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
 _MILLISECOND = timedelta(milliseconds=1)
-_LAST_SECOND = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _SECOND
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,7 @@ class _Rule(Protocol):
 
     def next_after(self, after: datetime, anchor: datetime) -> datetime | None: ...
     def due_slots(self, after: datetime, until: datetime, anchor: datetime, newest: int) -> Due: ...
-    def shortest_gap(self) -> timedelta | None: ...
+    def shortest_gap(self, enough: timedelta) -> timedelta | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +74,18 @@ class Schedule:
         """
         return self._rule.due_slots(after, until, anchor, newest)
 
-    def shortest_gap(self) -> timedelta | None:
+    def shortest_gap(self, enough: timedelta = timedelta.max) -> timedelta | None:
         """A lower bound on the time between two consecutive slots, at most 28 days for a cron expression.
 
         Clock changes count: a fixed time that a gap moves may come close to the next. None for one-off kinds.
+        Of a gap of at least ``enough`` nothing but that need be said, which spares the search of decades of clock
+        changes (1 ms): below ``enough`` the answer is always the same, above it only as large.
         """
-        return self._rule.shortest_gap()
+        return self._rule.shortest_gap(enough)
+
+    def gap_for(self, jitter_seconds: float) -> timedelta | None:
+        """What effective_time must know of the gap to spread by so much; None where that is nothing."""
+        return self.shortest_gap(timedelta(seconds=jitter_seconds + 0.001)) if jitter_seconds else None
 
 
 def parse_schedule(text: str, timezone: str = "UTC") -> Schedule:
@@ -103,7 +107,7 @@ def effective_time(slot: datetime, job_id: int, jitter_seconds: float, gap: time
         span = min(span, gap // _MILLISECOND)
     if span <= 1:
         return slot
-    name = f"{job_id}/{(slot - _EPOCH) // timedelta(microseconds=1)}"
+    name = f"{job_id}/{(slot - EPOCH) // timedelta(microseconds=1)}"
     number = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())
     try:
         return slot + timedelta(milliseconds=number * span >> 64)
@@ -111,10 +115,12 @@ def effective_time(slot: datetime, job_id: int, jitter_seconds: float, gap: time
         return slot
 
 
-@lru_cache(maxsize=65_536)
+# Of 50,000 expressions that are due at the same time each comes once a day: keeping them all costs 50 MB a process,
+# reading one anew 5 µs. What is kept serves those that come every minute.
+@lru_cache(maxsize=4096)
 def _parse(text: str, timezone: str) -> Schedule:
     text = text.strip()
-    zone = _zone(timezone)
+    zone = zone_of(timezone)
     if not text:
         raise InvalidSchedule("The schedule is empty.")
     if len(text) > LONGEST_TEXT:
@@ -146,114 +152,15 @@ def _keyword_hint(keyword: str, rest: str) -> str:
     return f"{keyword!r} is not known; {hint}"
 
 
-class _Span(NamedTuple):
-    """A time in which a zone keeps its offset; start and end in seconds since 1970, the end excluded."""
-
-    start: int
-    end: int
-    offset: int
-    shown: int
-    """The wall time that the clock has reached before: less than at ``start`` in a gap, more in a fold."""
-
-
-class _Zone:
-    """The spans of a time zone, found from its offsets when they are first needed and then kept."""
-
-    # Changes of offset are at least six days apart in all of tzdata, so looking every three days sees each.
-    _BITS, _STEP, _KEPT = 25, 3 * DAY, 128
-    _FIRST, _LAST = 2 * DAY - 62_135_596_800, _LAST_SECOND - 2 * DAY
-
-    def __init__(self, key: str) -> None:
-        self._info = ZoneInfo(key)
-        self._pages: dict[int, list[_Span]] = {}
-
-    def span(self, second: int) -> _Span:
-        """The span that holds an instant. Pages of 388 days divide spans; such an end changes nothing."""
-        page = self._pages.get(second >> self._BITS)
-        if page is None:
-            if len(self._pages) >= self._KEPT:  # all of time, of all zones, would fill gigabytes
-                self._pages.clear()
-            page = self._pages[second >> self._BITS] = self._page(second >> self._BITS)
-        for span in page:
-            if second < span.end:
-                return span
-        raise AssertionError("a page covers all its seconds")
-
-    def _page(self, number: int) -> list[_Span]:
-        start, end = number << self._BITS, (number + 1) << self._BITS
-        since = start - self._STEP  # a fold may reach up to a day into the page
-        offset = self._offset(since)
-        shown, spans = since + offset, []
-        for probe in range(start, end + self._STEP, self._STEP):
-            while (until := self._end_of_offset(offset, since, min(probe, end))) is not None:
-                spans.append(_Span(since, until, offset, shown))
-                shown = max(shown, until + offset)
-                since, offset = until, self._offset(until)
-            if min(probe, end) == start and since < start:
-                shown = max(shown, start + offset)
-                since = start
-        spans.append(_Span(since, end, offset, shown))
-        return [span for span in spans if span.end > start]
-
-    def _end_of_offset(self, offset: int, since: int, probe: int) -> int | None:
-        """The first second after ``since`` with another offset, if the offset is another one at ``probe``."""
-        if self._offset(probe) == offset:
-            return None
-        while probe - since > 1:
-            middle = (since + probe) // 2
-            since, probe = (middle, probe) if self._offset(middle) == offset else (since, middle)
-        return probe
-
-    def _offset(self, second: int) -> int:
-        second = min(max(second, self._FIRST), self._LAST)
-        offset = datetime.fromtimestamp(second, self._info).utcoffset() or timedelta()
-        return offset // _SECOND
-
-    def instant(self, wall: int) -> int:
-        """The first instant at which the clock shows ``wall``, or the end of the gap that swallows it."""
-        span = self.span(wall - DAY)
-        while wall - span.offset >= span.end:
-            span = self.span(span.end)
-        return max(wall - span.offset, span.start)
-
-
-@lru_cache(maxsize=1024)
-def _zone(key: str) -> _Zone:
-    # The set of names is asked instead of the file system: keys such as "../x" or "Europe" never become paths,
-    # "right/…" counts leap seconds, and a disk that ignores case would accept "europe/berlin".
-    if is_zone(key):
-        try:
-            return _Zone(key)
-        except (OSError, ValueError, LookupError) as error:
-            raise InvalidSchedule(f"The time zone data of {key} cannot be read.", "/timezone") from error
-    wanted = key[:64].strip().lower()
-    cities = {name.rsplit("/", 1)[-1].lower(): name for name in sorted(_zone_names())}
-    by_lower = cities | {name.lower(): name for name in sorted(_zone_names())}
-    close = difflib.get_close_matches(wanted, by_lower, 1, 0.75)
-    hint = f"did you mean {by_lower[close[0]]}?" if close else "write an IANA name such as Europe/Berlin."
-    raise InvalidSchedule(f"{key[:64]!r} is not a known time zone; {hint}", "/timezone")
-
-
-def is_zone(key: str) -> bool:
-    """Whether ``key`` names a time zone. Costs nothing; the hint in parse_schedule's error takes 3 ms."""
-    return key in _zone_names()
-
-
-@lru_cache(maxsize=1)
-def _zone_names() -> frozenset[str]:
-    names = available_timezones() - {"localtime", "posixrules", "Factory"}
-    return frozenset(name for name in names if re.match(r"(?!posix/|right/)[A-Za-z]", name))
-
-
-def _instant(text: str, zone: _Zone) -> datetime:
+def _instant(text: str, zone: Zone) -> datetime:
     instant = parse_instant(text)
     if instant.tzinfo is not None:
         return instant
-    wall = (instant.replace(tzinfo=UTC) - _EPOCH) // _SECOND
+    wall = (instant.replace(tzinfo=UTC) - EPOCH) // _SECOND
     second = zone.instant(wall)
     shown = second + zone.span(second).offset == wall
     try:
-        return _EPOCH + timedelta(seconds=second, microseconds=instant.microsecond if shown else 0)
+        return EPOCH + timedelta(seconds=second, microseconds=instant.microsecond if shown else 0)
     except OverflowError as error:
         raise InvalidSchedule(f"The instant {text!r} does not exist.") from error
 
@@ -261,22 +168,25 @@ def _instant(text: str, zone: _Zone) -> datetime:
 class _ZonedCron:
     """A cron expression on the clock of a zone, with the rule for clock changes above."""
 
-    def __init__(self, cron: Cron, zone: _Zone) -> None:
+    __slots__ = ("_cron", "_zone")
+
+    def __init__(self, cron: Cron, zone: Zone) -> None:
         self._cron = cron
         self._zone = zone
 
     def next_after(self, after: datetime, anchor: datetime) -> datetime | None:
-        passed = after - _EPOCH
+        passed = after - EPOCH
         second = self._next(passed.days * DAY + passed.seconds + 1)
-        return None if second > _LAST_SECOND else _EPOCH + timedelta(seconds=second)
+        return None if second > LAST_SECOND else datetime.fromtimestamp(second, UTC)
 
     def _next(self, second: int) -> int:
         """The first slot at or after ``second``, or NEVER."""
         start, end, offset, shown = self._zone.span(second)
         elapsed = self._cron.elapsed
         wall = second + offset
-        if not elapsed:  # at a start, what a gap has swallowed comes due as well
-            wall = shown if second == start else max(wall, shown)
+        # At a start, what a gap has swallowed comes due as well.
+        if not elapsed and (second == start or shown > wall):
+            wall = shown
         found = self._cron.next_wall(wall)
         while found - offset >= end:
             if found == NEVER:
@@ -289,11 +199,12 @@ class _ZonedCron:
             if not wall <= earliest <= found:  # else nothing matches between, and what was found still stands
                 wall = earliest
                 found = self._cron.next_wall(wall)
-        return max(found - offset, second)
+        slot = found - offset
+        return slot if slot > second else second
 
     def due_slots(self, after: datetime, until: datetime, anchor: datetime, newest: int) -> Due:
-        first = (after - _EPOCH) // _SECOND + 1
-        end = (until - _EPOCH) // _SECOND + 1
+        first = (after - EPOCH) // _SECOND + 1
+        end = (until - EPOCH) // _SECOND + 1
         slots: list[int] = []
         while len(slots) <= newest and (slot := self._next(slots[-1] + 1 if slots else first)) < end:
             slots.append(slot)
@@ -301,7 +212,7 @@ class _ZonedCron:
         if count > newest:  # too many to visit each: count them, then start where the newest begin
             count = self._count(first, end)
             slots = self._newest(first, end, newest, slots[-1] + 1 - first)
-        return Due(tuple(_EPOCH + timedelta(seconds=slot) for slot in slots), count)
+        return Due(tuple(datetime.fromtimestamp(slot, UTC) for slot in slots), count)
 
     def _newest(self, first: int, end: int, newest: int, width: int) -> list[int]:
         """The last ``newest`` slots before ``end``; at least so many lie from ``first`` on.
@@ -333,26 +244,43 @@ class _ZonedCron:
             first = stop
         return count
 
-    def shortest_gap(self) -> timedelta:
-        return timedelta(seconds=_cron_gap(self._cron, self._zone))
+    def shortest_gap(self, enough: timedelta) -> timedelta:
+        quick = timedelta(seconds=self._gap_at_least())
+        return quick if quick >= enough else timedelta(seconds=_cron_gap(self._cron, self._zone))
+
+    def _gap_at_least(self) -> int:
+        """A lower bound on the gap in seconds, from what the clock changes of the zone can take off at most.
+
+        A jump forward takes off what it jumps. A jump back can let two matches come as close as it is long, if it
+        is shorter than the gap; if it is longer, closer than that.
+        """
+        gap, jumps = self._cron.shortest_gap(), self._zone.jumps
+        back = [-jump for jump in jumps if jump < 0]
+        if self._cron.elapsed and back:
+            if max(back) > gap:
+                return 0
+            gap = min(gap, *back)
+        return gap - max(0, *jumps) if jumps else gap
 
 
-@lru_cache(maxsize=65_536)
-def _cron_gap(cron: Cron, zone: _Zone) -> int:
+@lru_cache(maxsize=4096)
+def _cron_gap(cron: Cron, zone: Zone) -> int:
     """In seconds: the shortest gap of the wall clock, or a shorter one at a clock change of 2000 to 2060."""
     gap, rule = cron.shortest_gap(), _ZonedCron(cron, zone)
-    change = 946_684_800
-    while change < 2_840_140_800 and gap > 1:
+    for change in zone.changes:
+        if gap <= 1:
+            break
         slot = rule._next(change - gap)
         while slot <= change:
             following = rule._next(slot + 1)
             gap, slot = min(gap, following - slot), following
-        change = zone.span(change).end
     return gap
 
 
 class _Interval:
     """``@every``: the anchor plus whole multiples of the interval, from the first on; it never drifts."""
+
+    __slots__ = ("_every",)
 
     def __init__(self, every: timedelta) -> None:
         self._every = every
@@ -374,12 +302,14 @@ class _Interval:
     def _passed(self, until: datetime, anchor: datetime) -> int:
         return (until.astimezone(UTC) - anchor) // self._every
 
-    def shortest_gap(self) -> timedelta:
+    def shortest_gap(self, enough: timedelta) -> timedelta:
         return self._every
 
 
 class _Once:
     """``@at`` and bare instants: the instant. ``@in``: the anchor plus the delay."""
+
+    __slots__ = ("_at", "_delay")
 
     def __init__(self, at: datetime | None = None, delay: timedelta = timedelta()) -> None:
         self._at = at
@@ -396,5 +326,5 @@ class _Once:
         slot = self.next_after(after, anchor)
         return Due((slot,)[:newest], 1) if slot is not None and slot <= until else Due((), 0)
 
-    def shortest_gap(self) -> None:
+    def shortest_gap(self, enough: timedelta) -> None:
         return None
