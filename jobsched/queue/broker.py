@@ -61,8 +61,7 @@ class Broker(Picture):
                 rq_keys.FAILED_TTL,
             ]
             for queue, ids in by_queue.items():
-                args += (queue, rq_keys.channel(pool_of(queue)), len(ids))
-                args += ids
+                args += (queue, rq_keys.channel(pool_of(queue)), ",".join(map(str, ids)))
             self._run(self._push, args)
 
     def take(

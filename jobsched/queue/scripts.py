@@ -35,32 +35,41 @@ end
 """
 
 # ARGV: prefix, now (as RQ writes it), ttl, head and tail of the job's data, failure ttl,
-# then for each queue: its name, its pool's channel, n, n ids.
+# then for each queue: its name, its pool's channel, its ids in one text with commas between.
+# A hash of eight fields that expires costs 9 µs by DEL, HSET and EXPIRE. All of one queue differ in one field alone:
+# a copy of the first takes its place and its expiry, at half the cost.
 PUSH = (
     _ALWAYS
     + """
 local prefix, now, ttl, head, tail, failure_ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local jobs, results, at, channels = prefix .. ':job:', prefix .. ':results:', 7, {}
+local jobs, results, at, channels, call = prefix .. ':job:', prefix .. ':results:', 7, {}, redis.call
 while at <= #ARGV do
-  local queue, channel, n = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
-  local list, ids = prefix .. ':queue:' .. queue, {}
+  local queue, channel, list = ARGV[at], ARGV[at + 1], prefix .. ':queue:' .. ARGV[at]
+  local ids, left, n, first = {}, {}, 0, nil
   -- First of all, since a full server refuses a script only until its first write, and DEL is one
   sure('SADD', prefix .. ':queues', list)
-  for i = 1, n do
-    local id = ARGV[at + 2 + i]
+  for id in string.gmatch(ARGV[at + 2], '%d+') do
     local job = jobs .. id
-    redis.call('DEL', job, results .. id)
-    redis.call('HSET', job, 'status', 'queued', 'origin', queue, 'data', head .. id .. tail,
-      'created_at', now, 'enqueued_at', now, 'timeout', '-1', 'result_ttl', '60', 'failure_ttl', failure_ttl)
-    redis.call('EXPIRE', job, ttl)
-    ids[i] = id
+    if first and job ~= first then
+      call('COPY', first, job, 'REPLACE')
+      call('HSET', job, 'data', head .. id .. tail)
+    else
+      call('DEL', job)
+      call('HSET', job, 'status', 'queued', 'origin', queue, 'created_at', now, 'enqueued_at', now,
+        'timeout', '-1', 'result_ttl', '60', 'failure_ttl', failure_ttl, 'data', head .. id .. tail)
+      call('EXPIRE', job, ttl)
+      first = job
+    end
+    n = n + 1
+    ids[n], left[n] = id, results .. id
   end
+  call('DEL', unpack(left))
   sure('RPUSH', list, unpack(ids))
   sure('ZREM', prefix .. ':scheduled:' .. queue, unpack(ids))
   channels[channel] = true
-  at = at + 3 + n
+  at = at + 3
 end
-for channel in pairs(channels) do redis.call('PUBLISH', channel, '') end
+for channel in pairs(channels) do call('PUBLISH', channel, '') end
 """
 )
 

@@ -134,6 +134,32 @@ def test_an_id_pushed_twice_is_delivered_twice_with_one_hash(broker: Broker, cli
     assert client.hget("rq:job:7", "worker_name") is None
 
 
+def test_the_hashes_of_one_push_differ_in_their_id_alone_whatever_stood_there(
+    broker: Broker, client: redis.Redis
+) -> None:
+    client.hset("rq:job:1", mapping={"status": "failed", "exc_info": "x"})
+    client.hset("rq:job:2", mapping={"status": "started", "worker_name": "w"})
+    client.set("rq:job:3", "no hash at all")
+    client.xadd("rq:results:2", {"old": "result"})
+    broker.push([*pushed("default", 1, 2, 3, 1), *pushed("default.high", 4), *pushed("other", 5, 6)])
+    hashes = {execution: client.hgetall(f"rq:job:{execution}") for execution in range(1, 7)}
+    for execution, found in hashes.items():
+        assert (
+            found.pop(b"data") == rq_keys.DATA_HEAD.encode() + b"%d" % execution + rq_keys.DATA_TAIL.encode()
+        )
+        assert 0 < client.ttl(f"rq:job:{execution}") <= rq_keys.QUEUED_TTL
+    assert hashes[1] == hashes[2] == hashes[3]
+    assert hashes[5] == hashes[6]
+    assert [hashes[n].pop(b"origin") for n in (1, 4, 5)] == [b"default", b"default.high", b"other"]
+    assert hashes[1] == hashes[4] == hashes[5]
+    assert sorted(hashes[1]) == [
+        b"created_at", b"enqueued_at", b"failure_ttl", b"result_ttl", b"status", b"timeout"
+    ]  # fmt: skip
+    assert client.keys("rq:results:*") == []
+    assert len(client.keys("rq:job:*")) == 6
+    assert broker.take(["default"], 9) == [4, 1, 2, 3, 1]
+
+
 def test_heads_name_what_is_popped_next(broker: Broker) -> None:
     broker.push(pushed("a", 5, 6))
     assert broker.heads(["a", "a.high"]) == {"a": 5, "a.high": None}
