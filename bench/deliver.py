@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import ours, plots
+from bench import capacity, ours, plots
+from bench.markdown import spread, table
 from bench.part import Bar, Figures, Options, Part
 from bench.peers import sides as peers
 from bench.process import cpu_of, pss_bytes
@@ -73,6 +74,7 @@ def measure(options: Options) -> Figures:
         "rounds": pace.rounds,
         "sides": {side.name: _summary(side, tried[side.name], windows[side.name]) for side in sides},
         "ratios": _ratios(windows),
+        "disk": capacity.measure_disk() if ONE in windows else {},
     }
 
 
@@ -246,4 +248,45 @@ def draw(figures: Figures, folder: Path) -> list[Path]:
     ]
 
 
-PART = Part("deliver", "Delivering callbacks", measure, bars, draw)
+def words(figures: Figures) -> str:
+    """Speeds and ratios, what a callback costs each process, and how each side was set up."""
+    sides, ratios = figures["sides"], figures["ratios"]
+    groups = list(dict.fromkeys(group for side in sides.values() for group in side["cpu_us"]))
+    speeds = [
+        [
+            side["label"],
+            str(side["concurrency"]),
+            spread(side["per_second"]),
+            spread(ratios[name]) if name in ratios else "",
+            spread(side["worker_peak_pss_mb"]),
+        ]
+        for name, side in sides.items()
+    ]
+    costs = [
+        [
+            side["label"],
+            *(plots.amount(side["cpu_us"][one]) if one in side["cpu_us"] else "" for one in groups),
+            plots.amount(sum(side["cpu_us"].values())),
+        ]
+        for side in sides.values()
+    ]
+    settings = [
+        [
+            side["label"],
+            side["settings"],
+            ", ".join(f"{one}: {plots.amount(speed)}/s" for one, speed in side["tried"].items()),
+            ", ".join(f"{library} {version}" for library, version in side["versions"].items()),
+        ]
+        for side in sides.values()
+    ]
+    return (
+        f"{figures['rounds']} rounds of {figures['window_seconds']:g} s; median (lowest to highest).\n\n"
+        + table(["side", "concurrency", "callbacks/s", "jobsched over it", "worker memory (Pss), MB"], speeds)
+        + "\nProcessor time of one callback, µs, by process:\n\n"
+        + table(["side", *groups, "all"], costs)
+        + "\nSettings, and the concurrencies that were tried first:\n\n"
+        + table(["side", "settings", "tried", "versions"], settings)
+    )
+
+
+PART = Part("deliver", "Delivering callbacks", measure, bars, draw, words)

@@ -36,10 +36,14 @@ class Bar:
 
 @dataclass(frozen=True)
 class Part:
-    """``measure`` runs in fresh processes of its own making; ``draw`` writes plots into a folder, and returns them."""
+    """``measure`` runs in fresh processes of its own making; ``draw`` writes plots into a folder, and returns them.
+
+    ``words`` turns the figures into Markdown for docs/performance.md; without it they are listed one by one.
+    """
 
     name: str
     title: str
     measure: Callable[[Options], Figures]
     bars: Callable[[Figures], Sequence[Bar]]
     draw: Callable[[Figures, Path], Sequence[Path]]
+    words: Callable[[Figures], str] | None = None
