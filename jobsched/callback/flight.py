@@ -1,7 +1,8 @@
 """One call in flight: its libcurl handle, what is told to it, and what it reports back.
 
-A flight is used for many calls, one after the other. Every hop begins with ``reset()`` and sets every option:
-a handle that kept one of them has sent one tenant's Authorization with another tenant's call.
+A flight is used for many calls, one after the other. A handle that kept an option has sent one tenant's Authorization
+with another tenant's call. So each hop sets every option that can differ between two calls of its kind, and where the
+kind is another than before, begins with ``reset()``.
 """
 
 import os
@@ -24,7 +25,6 @@ from jobsched.callback.failure import (
 from jobsched.callback.kept import Kept, Path
 from jobsched.callback.model import Call, Phases, Result
 from jobsched.callback.redirect import MAX_REDIRECTS, Request, location_of, next_request
-from jobsched.clock import utc_now
 from jobsched.domain.targets import TargetUrl
 
 # A connection idle for 2 s is not used again: targets close theirs after 2 s (gunicorn), 5 s (node) and more,
@@ -32,6 +32,9 @@ from jobsched.domain.targets import TargetUrl
 # that its name has moved to other addresses.
 _MAX_IDLE_SECONDS = 1
 _MAX_LIFETIME_SECONDS = 60
+
+#: Method, whether there is a body, and whether libcurl is told the addresses.
+_Kind = tuple[str, bool, bool]
 
 # What a write callback returns to make libcurl give up on the rest of a body (E_WRITE_ERROR).
 _CUT = -1
@@ -46,7 +49,10 @@ _HEAD_LARGE = Failure(
 
 
 class Flight:
-    """``check`` is the guard's; ``fixed`` are the options that are the same for every call; ``kept`` is shared."""
+    """``check`` is the guard's; ``fixed`` are the options that are the same for every call; ``kept`` is shared.
+
+    ``on_socket_opened`` is called before libcurl gets a new socket.
+    """
 
     def __init__(
         self,
@@ -54,13 +60,16 @@ class Flight:
         check: Callable[[str], str | None],
         fixed: tuple[tuple[int, Any], ...],
         kept: Kept,
+        on_socket_opened: Callable[[], None],
         capture_bytes: int,
         read_limit: int,
     ) -> None:
         self.curl = pycurl.Curl()
         self.curl.flight = self
+        self._lines: list[bytes] = []
         self._check = check
         self._kept = kept
+        self._on_socket_opened = on_socket_opened
         self._capture = capture_bytes
         self._read_limit = read_limit
         # The handle keeps these for good, so that no method is bound anew for a call.
@@ -83,8 +92,11 @@ class Flight:
             (pycurl.OPENSOCKETFUNCTION, self._on_open),
             (pycurl.PREREQFUNCTION, self._on_connection),
             (pycurl.WRITEFUNCTION, self._on_body),
+            (pycurl.READFUNCTION, self._on_read),
+            (pycurl.HEADERFUNCTION, self._lines.append),
         )
-        self._on_read = self._read
+        self._kind: _Kind | None = None
+        self._uploads = False
         self.serial = 0
         self.attached = False
 
@@ -105,7 +117,7 @@ class Flight:
         self.serial += 1
         self.target: TargetUrl | None = None
         self.waiting_since: float | None = now
-        self._lines: list[bytes] = []
+        self._lines.clear()
         self._body = b""
         self._received = 0
         self._position = 0
@@ -126,31 +138,40 @@ class Flight:
             self.waiting_since = None
         call, request = self.call, self.request
         left = max(1, round((self.deadline - now) * 1000))
-        curl = self.curl
-        curl.reset()
-        set_option = curl.setopt
-        for option, value in self._options:
-            set_option(option, value)
+        kind = (request.method, request.body is not None, pin is not None)
+        if kind != self._kind:
+            self._become(kind)
+        set_option = self.curl.setopt
         set_option(pycurl.URL, target.text)
         set_option(pycurl.HTTPHEADER, _lines(request.headers))
-        set_option(pycurl.HEADERFUNCTION, self._lines.append)
         set_option(pycurl.TIMEOUT_MS, left)
         set_option(pycurl.CONNECTTIMEOUT_MS, min(left, max(1, round(call.connect_timeout_seconds * 1000))))
         set_option(pycurl.FRESH_CONNECT, self._fresh or call.fresh_connection or not request.body)
         if pin is not None:
             set_option(pycurl.RESOLVE, pin)
-        if request.method == "HEAD":
+        if self._uploads:
+            set_option(pycurl.INFILESIZE_LARGE, len(request.body or b""))
+
+    def _become(self, kind: "_Kind") -> None:
+        """Make the handle one for hops of ``kind``."""
+        self._kind = None
+        self.curl.reset()
+        set_option = self.curl.setopt
+        for option, value in self._options:
+            set_option(option, value)
+        method, has_body, _pinned = kind
+        self._uploads = method != "HEAD" and (has_body or method in {"POST", "PUT", "PATCH"})
+        if method == "HEAD":
             set_option(pycurl.NOBODY, 1)
-        elif request.body is not None or request.method in {"POST", "PUT", "PATCH"}:
+        elif self._uploads:
             # UPLOAD adds no Content-Type of its own. Without a SEEKFUNCTION libcurl cannot rewind the body, and
             # so never repeats a request by itself: it fails with 65 instead.
             set_option(pycurl.UPLOAD, 1)
-            set_option(pycurl.INFILESIZE_LARGE, len(request.body or b""))
-            set_option(pycurl.READFUNCTION, self._on_read)
-            set_option(pycurl.CUSTOMREQUEST, request.method)
+            set_option(pycurl.CUSTOMREQUEST, method)
         else:
             set_option(pycurl.HTTPGET, 1)
-            set_option(pycurl.CUSTOMREQUEST, request.method)
+            set_option(pycurl.CUSTOMREQUEST, method)
+        self._kind = kind
 
     def land(self, number: int, detail: str, now: float) -> Result | None:
         """libcurl is done, with its error ``number`` (0: none).
@@ -208,7 +229,6 @@ class Flight:
             error_message=failure.message,
             sent=self._sent_before or not failure.before_request,
             phases=self._phases(now),
-            ended_at=utc_now(),
             unfit=failure.unfit,
         )
 
@@ -237,18 +257,8 @@ class Flight:
         self.curl.close()
 
     def _answered(self, status: int, headers: Headers, now: float) -> Result:
-        return Result(
-            call=self.call,
-            status=status,
-            headers=headers,
-            body=self._body,
-            truncated=self._received > len(self._body),
-            error_code=None,
-            error_message=None,
-            sent=True,
-            phases=self._phases(now),
-            ended_at=utc_now(),
-        )
+        truncated = self._received > len(self._body)
+        return Result(self.call, status, headers, self._body, truncated, None, None, True, self._phases(now))
 
     def _failed(self, number: int, detail: str, sent: bool, now: float) -> Result:
         if self._refused is not None and not sent:
@@ -291,14 +301,14 @@ class Flight:
         if self.waiting_since is not None:
             self._dns += now - self.waiting_since
         return Phases(
-            dns_ms=self._dns * 1000,
-            connect_ms=self._connect * 1000,
-            tls_ms=self._tls * 1000,
-            first_byte_ms=self._first_byte * 1000,
-            total_ms=(now - self.started) * 1000,
+            self._dns * 1000,
+            self._connect * 1000,
+            self._tls * 1000,
+            self._first_byte * 1000,
+            (now - self.started) * 1000,
         )
 
-    def _read(self, size: int) -> bytes:
+    def _on_read(self, size: int) -> bytes:
         body = self.request.body or b""
         begin = self._position
         self._position = begin + size
@@ -319,6 +329,7 @@ class Flight:
             return pycurl.SOCKET_BAD
         self._opened = True
         metrics.connections.inc()
+        self._on_socket_opened()
         try:
             lent = _Lent(socket.socket(address.family, address.socktype, address.protocol))
             os.close(os.dup(lent.fileno()))  # as pycurl will

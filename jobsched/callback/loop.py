@@ -23,6 +23,9 @@ Ready = list[tuple[int, int]]
 class Watch(Protocol):
     """Which sockets libcurl waits for."""
 
+    def opened(self) -> None:
+        """libcurl is about to open a socket, which may get the number of one that it has closed."""
+
     def on_socket(self, what: int, fd: int, multi: Any, data: Any) -> None:
         """libcurl's M_SOCKETFUNCTION: wait for ``what`` (pycurl.POLL_*) on ``fd``."""
 
@@ -34,7 +37,13 @@ class Watch(Protocol):
 
 
 class EpollWatch:
-    """The watch of Linux: the cost of a turn depends on what is ready, not on what waits."""
+    """The watch of Linux: the cost of a turn depends on what is ready, not on what waits.
+
+    libcurl stops waiting for a socket at the end of each call and waits again as the next one begins. Told to the
+    kernel, that is a quarter of all system calls. So a socket stays registered in between, parked: what it then says
+    is not passed on. libcurl does not tell when it closes one. But until it opens another, a number that is parked
+    can only mean the same socket.
+    """
 
     _INTEREST = {
         pycurl.POLL_IN: getattr(select, "EPOLLIN", 0),
@@ -45,6 +54,8 @@ class EpollWatch:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._watched: dict[int, int] = {}
+        self._parked: dict[int, tuple[int, int]] = {}
+        self._sockets_opened = 0
         # EPOLLIN 1, EPOLLOUT 4, EPOLLERR 8, EPOLLHUP 16: every mix of them, looked up instead of computed.
         self._bits = [
             (_READ if mask & select.EPOLLIN else 0)
@@ -56,25 +67,47 @@ class EpollWatch:
     def on_socket(self, what: int, fd: int, multi: Any, data: Any) -> None:
         interest = self._INTEREST.get(what)
         if interest is None:
-            self._forget(fd)
-        elif fd not in self._watched:
-            self._watched[fd] = interest
-            self._epoll.register(fd, interest)
-        elif self._watched[fd] != interest:
-            self._watched[fd] = interest
+            former = self._watched.pop(fd, None)
+            if former is not None:
+                self._parked[fd] = (former, self._sockets_opened)
+            return
+        former = self._watched.get(fd)
+        if former is None:
+            self._unpark(fd, interest)
+        elif former != interest:
             self._epoll.modify(fd, interest)
+        self._watched[fd] = interest
+
+    def opened(self) -> None:
+        self._sockets_opened += 1
 
     def wait(self, timeout: float) -> Ready:
-        bits = self._bits
-        return [(fd, bits[mask & 31]) for fd, mask in self._epoll.poll(timeout, _EVENTS_A_TURN)]
+        bits, watched = self._bits, self._watched
+        ready = []
+        for fd, mask in self._epoll.poll(timeout, _EVENTS_A_TURN):
+            if fd in watched:
+                ready.append((fd, bits[mask & 31]))
+            else:
+                self._forget(fd)  # the target has closed an idle connection, or speaks without being asked
+        return ready
 
     def close(self) -> None:
         self._epoll.close()
 
+    def _unpark(self, fd: int, interest: int) -> None:
+        parked = self._parked.pop(fd, None)
+        if parked == (interest, self._sockets_opened):
+            return
+        if parked is not None:
+            with suppress(FileNotFoundError):  # closed meanwhile: the kernel has forgotten it by itself
+                self._epoll.modify(fd, interest)
+                return
+        self._epoll.register(fd, interest)
+
     def _forget(self, fd: int) -> None:
-        if self._watched.pop(fd, None) is not None:
-            with suppress(OSError):  # closed already: the kernel has forgotten it by itself
-                self._epoll.unregister(fd)
+        self._parked.pop(fd, None)
+        with suppress(OSError):
+            self._epoll.unregister(fd)
 
 
 class PortableWatch:
@@ -88,6 +121,9 @@ class PortableWatch:
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
+
+    def opened(self) -> None:
+        """Nothing: here sockets are not parked."""
 
     def on_socket(self, what: int, fd: int, multi: Any, data: Any) -> None:
         interest = self._INTEREST.get(what)

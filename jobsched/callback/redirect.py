@@ -5,7 +5,7 @@ on the way to another origin, not the headers that a job calls its secrets.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import quote, urljoin
 
 from jobsched.callback.answer import Headers, header
@@ -24,8 +24,7 @@ _FOR_ANYONE = frozenset(
 _OURS = ("jobsched-", "webhook-")
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What one hop of a call sends."""
 
     method: str

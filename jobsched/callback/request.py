@@ -12,7 +12,7 @@ from functools import lru_cache
 from hashlib import blake2b
 
 from jobsched import __version__
-from jobsched.callback.model import Call
+from jobsched.callback.model import CONNECT_SECONDS, Call
 from jobsched.clock import rfc3339
 from jobsched.domain.headers import FORBIDDEN_HEADERS, check_header
 from jobsched.domain.targets import parse_url
@@ -27,6 +27,8 @@ _instant = lru_cache(maxsize=1024)(rfc3339)
 _USER_AGENT = f"jobsched/{__version__}"
 _BLANK = re.compile(r"[ \t\r\n]")
 _STRING_OR_BLANK = re.compile(r'("(?:[^"\\]|\\.)*")|[ \t\r\n]+')
+#: Characters up to which a payload is remembered.
+_SHORT = 1024
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -77,17 +79,18 @@ def build(
     if signatures is not None:
         headers.append(("webhook-signature", signatures(message_id, timestamp, body or b"")))
     return Call(
-        execution_id=execution_id,
-        attempt=attempt,
-        method=method,
-        url=url,
-        headers=tuple(headers),
-        body=body,
-        timeout_seconds=timeout_seconds,
-        follow_redirects=follow_redirects,
+        execution_id,
+        attempt,
+        method,
+        url,
+        tuple(headers),
+        body,
+        timeout_seconds,
+        CONNECT_SECONDS,
+        follow_redirects,
         # libcurl repeats a request by itself when a kept connection turns out dead, unless it would have to
         # rewind a body. Without one, only a connection of its own keeps a call from going out twice.
-        fresh_connection=at_most_once or not body,
+        at_most_once or not body,
     )
 
 
@@ -96,7 +99,17 @@ def compact_json(text: str) -> str:
 
     Not by ``json.loads`` and ``dumps``, which would turn 1.10 into 1.1, 1e400 into Infinity and cost more.
     """
-    return _STRING_OR_BLANK.sub(r"\1", text) if _BLANK.search(text) else text
+    if not _BLANK.search(text):
+        return text
+    return _known_compact(text) if len(text) <= _SHORT else _compact(text)
+
+
+def _compact(text: str) -> str:
+    return _STRING_OR_BLANK.sub(r"\1", text)
+
+
+# A job's own payload comes again with each of its executions.
+_known_compact = lru_cache(maxsize=1024)(_compact)
 
 
 def _body(payload_json: str | None) -> bytes | None:

@@ -287,6 +287,7 @@ class Transport:
             check=_allow_all if self._proxied else self._guard.check_address,
             fixed=self._fixed,
             kept=self._kept,
+            on_socket_opened=self._watch.opened,
             capture_bytes=self._capture_bytes,
             read_limit=self._read_limit,
         )

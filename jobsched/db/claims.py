@@ -11,10 +11,11 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
-from jobsched.db.connection import Link
+from jobsched.db.connection import Link, Row
 from jobsched.db.notify import CHANNEL
 from jobsched.errors import DatabaseRefused
 
@@ -28,8 +29,7 @@ RECORDING_MARGIN = 120.0
 LONGEST_TIMEOUT = 1800.0
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """A claimed execution with its job as it is now. Times in seconds.
 
     ``waited``: since it was due, by the database's clock; None where that is no time at all.
@@ -87,8 +87,7 @@ class Ended:
     payload: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(NamedTuple):
     """Where an execution is after its attempt was recorded.
 
     ``due_in``: seconds until its retry; 0 where its end lets another execution go.
@@ -127,6 +126,9 @@ RETURNING e.id, e.project_id, e.job_id, e.attempt, e.retry_count, e.trigger, e.q
     j.success_status, j.no_retry_status
 """
 _HEADERS = 11  # the place of j.headers above
+
+#: Characters up to which a job's headers are remembered.
+_SHORT = 1024
 
 # The columns of a history row that an execution brings along, in the order of HISTORY_COLUMNS.
 HISTORY_COLUMNS = """id, project_id, job_id, trigger, scheduled_for, due_at, queued_at, started_at,
@@ -262,20 +264,30 @@ def claim(link: Link, worker: UUID, ids: Sequence[int]) -> list[Claimed]:
         found = {row[0] for row in rows}
         if link.execute(_CANCEL_INSTEAD, {"ids": [i for i in ids if i not in found]}):
             link.execute(f"NOTIFY {CHANNEL}")  # something is due; too rare to cost commits anything
-    return [_claimed(list(row)) for row in rows]
+    return [_claimed(row) for row in rows]
 
 
-def _claimed(row: list[Any]) -> Claimed:
-    row[_HEADERS] = _headers(row[_HEADERS])
-    return Claimed(*row[:-2], *map(tuple, row[-2:]))
+def _claimed(row: Row) -> Claimed:
+    success, no_retry = row[-2:]
+    return Claimed(
+        *row[:_HEADERS], _headers(row[_HEADERS]), *row[_HEADERS + 1 : -2], tuple(success), tuple(no_retry)
+    )
 
 
 def _headers(text: str) -> Any:
-    """A job's headers; None where Python cannot read them (nested too deep, a number of too many digits)."""
+    """A job's headers, which nobody may change: an object that all claims of the job share."""
+    return _known_headers(text) if len(text) <= _SHORT else _read_headers(text)
+
+
+def _read_headers(text: str) -> Any:
+    """None where Python cannot read them (nested too deep, a number of too many digits)."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+_known_headers = lru_cache(maxsize=1024)(_read_headers)
 
 
 def finish(

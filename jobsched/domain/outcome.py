@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from jobsched.domain.retry import RetryPolicy, backoff_seconds, retry_after_seconds
 
@@ -46,8 +46,7 @@ class Policy:
     no_retry_status: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(NamedTuple):
     """How an attempt ended, as the transport saw it.
 
     ``status`` is that of a completely received answer; ``error_code`` is None exactly then. ``sent`` is False
@@ -61,8 +60,7 @@ class Ending:
     sent: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """Where the execution goes; ``delay_seconds`` counts from the attempt's end."""
 
     state: Literal["succeeded", "failed", "retrying", "cancelled", "queued"]

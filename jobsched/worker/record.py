@@ -7,8 +7,8 @@ was received is forgotten.
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 from uuid import UUID
 
 from jobsched import clock, failpoint, metrics
@@ -47,8 +47,7 @@ log = get_logger()
 _attempts = cache(metrics.attempts.labels)
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
+class _Outcome(NamedTuple):
     seat: Seat
     ending: Ending
     result: Result | None

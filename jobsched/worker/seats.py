@@ -6,14 +6,13 @@ queues only, so that a flood of normal work never makes urgent work wait for a s
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from jobsched.db.claims import Claimed
 
 
-@dataclass(frozen=True, slots=True)
-class Seat:
+class Seat(NamedTuple):
     """An execution that this worker runs, and the id under which it was claimed."""
 
     claimed: Claimed
