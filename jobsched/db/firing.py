@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from jobsched.db.claims import HISTORY_COLUMNS
 from jobsched.db.connection import Cursor, Link
@@ -85,6 +85,20 @@ class Advance:
     runs: int
 
 
+class Outlook(NamedTuple):
+    """What lies before a poller. ``clock``: what time it is where due times are compared.
+
+    ``next_in``: seconds until the next due time of a schedule or a waiting execution after the round began; not
+    positive for what became due meanwhile, None if nothing is to come. ``overdue``: a schedule that was due when it
+    began is due still, so somebody else holds its lock. ``waiting``: an execution waits whose time has come.
+    """
+
+    clock: datetime
+    next_in: float | None
+    overdue: bool
+    waiting: bool
+
+
 # statement_timestamp(), not clock_timestamp(): a volatile function is no index condition, and the scan would
 # go on through all that is due in the future.
 _LOCK_DUE = """
@@ -153,13 +167,16 @@ ON CONFLICT (job_id) DO UPDATE SET
 
 # The least, not EXISTS: with old statistics every row looks due, and none would be searched for in all of them.
 _OUTLOOK = """
-SELECT extract(epoch FROM least(
+SELECT t.now, extract(epoch FROM least(
     (SELECT min(next_execution_time) FROM job_schedule
      WHERE next_execution_time > t.since AND next_execution_time < 'infinity'),
     (SELECT min(due_at) FROM execution
      WHERE state IN ('pending', 'retrying') AND due_at > t.since AND due_at < 'infinity')
-) - clock_timestamp())::float8, COALESCE((SELECT min(next_execution_time) FROM job_schedule) <= t.since, false)
-FROM (SELECT %s::timestamptz AS since) AS t
+) - t.now)::float8,
+    COALESCE((SELECT min(next_execution_time) FROM job_schedule) <= t.since, false),
+    COALESCE((SELECT min(due_at) FROM execution
+              WHERE state IN ('pending', 'retrying') AND due_at < 'infinity') <= t.now, false)
+FROM (SELECT now, now - make_interval(secs => %s) AS since FROM (SELECT clock_timestamp() AS now) AS c) AS t
 """
 
 
@@ -265,21 +282,10 @@ def push_aside(cursor: Cursor, job_id: int, fault: str, seconds: float) -> None:
     )
 
 
-def database_clock(link: Link) -> datetime:
-    """What time it is where due times are compared."""
-    now: datetime = link.execute("SELECT clock_timestamp()")[0][0]
-    return now
-
-
-def outlook(link: Link, since: datetime) -> tuple[float | None, bool]:
-    """What is due after ``since``, and what was due then and is due still.
-
-    Seconds until the next due time of a schedule or a waiting execution after ``since``: not positive for what became
-    due meanwhile, None if nothing is to come. And whether a schedule that was due at ``since`` is due still: somebody
-    else holds its lock.
-    """
-    [(seconds, overdue)] = link.execute(_OUTLOOK, (since,))
-    return seconds, overdue
+def outlook(link: Link, ago: float) -> Outlook:
+    """What is due after a round that began ``ago`` seconds ago, and what it has left."""
+    [row] = link.execute(_OUTLOOK, (ago,))
+    return Outlook(*row)
 
 
 def _as_json(rows: Sequence[NewExecution] | Sequence[Advance] | Sequence[SkippedSlots]) -> str:

@@ -19,7 +19,7 @@ from jobsched.poller.fire import Fire, Fired
 from jobsched.poller.housekeeping import Housekeeping
 from jobsched.poller.pusher import Pusher
 from jobsched.poller.reconcile import DeathWatch, Reconcile
-from jobsched.poller.release import Release
+from jobsched.poller.release import Release, Released
 from jobsched.poller.zones import ZoneRules
 from jobsched.queue.broker import Broker
 from jobsched.runtime.service import Failures, Service
@@ -31,6 +31,11 @@ RECONCILE_EVERY = 2.0
 #: A schedule that is due and that somebody else holds is looked at again after this many seconds, twice as long
 #: each time it is still there: its holder may be about to leave it as it is.
 _LOCKED_FIRST = 0.02
+
+#: Seconds from the beginning of a round that has found something to the next one: what falls due meanwhile shares
+#: its transaction, its push and its claim. What comes alone waits for nobody. With 500 executions a second, all
+#: processes together need half as much as with rounds back to back, and the slowest calls come earlier.
+_PACE = 0.015
 
 #: Slots that come later than so many seconds are worth a line, at most one in so many seconds.
 _LATE, _TELL_LATE_EVERY = 5.0, 10.0
@@ -56,10 +61,11 @@ class Dispatch:
     def run_once(self) -> float:
         """Fire and release what is due; return the seconds until something else is."""
         started = clock.monotonic()
-        began = firing.database_clock(self._link)
-        metrics.poller_clock_skew.set((began - clock.utc_now()).total_seconds())
         fired = self._fire.run_once()
-        released = self._release.run_once()
+        ahead = firing.outlook(self._link, clock.monotonic() - started)
+        looked = clock.monotonic()
+        metrics.poller_clock_skew.set((ahead.clock - clock.utc_now()).total_seconds())
+        released = self._release.run_once() if ahead.waiting else Released()
         self.lag = fired.lag
         metrics.lag.set(fired.lag)
         metrics.last_round.set_to_current_time()
@@ -75,17 +81,20 @@ class Dispatch:
             )
         if fired.lag > _LATE:
             self._tell_late(fired)
-        if fired.more:
+        if fired.more or released.again_in == 0.0:
             return 0.0
-        # Since the round began, not since now: what became due during the round was not seen by it.
-        next_in, overdue = firing.outlook(self._link, began)
-        naps = [self._poll_interval, released.again_in, next_in]
-        if overdue:
+        naps = [self._poll_interval]
+        if ahead.next_in is not None:
+            naps.append(ahead.next_in - (clock.monotonic() - looked))
+        if released.again_in is not None:
+            naps.append(released.again_in)
+        if ahead.overdue:
             naps.append(self._locked_nap)
             self._locked_nap = min(self._locked_nap * 2, self._poll_interval)
         else:
             self._locked_nap = _LOCKED_FIRST
-        return max(0.0, min(nap for nap in naps if nap is not None))
+        busy = fired.executions or released.executions
+        return max(_PACE - (clock.monotonic() - started) if busy else 0.0, 0.0, min(naps))
 
     def _tell_late(self, fired: Fired) -> None:
         now = clock.monotonic()

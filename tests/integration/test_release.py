@@ -85,7 +85,7 @@ def test_what_became_due_during_a_round_is_not_left_for_the_next_poll(link, seco
         patch.setattr(firing, "insert", and_another_becomes_due)
         nap = dispatch.run_once()
     assert (states(link, first), states(link, late)) == (["queued"], [])
-    assert nap == 0.0
+    assert nap < 0.05
     assert dispatch.run_once() > 0
     assert states(link, late) == ["queued"]
 
@@ -317,7 +317,7 @@ def test_many_rows_of_one_priority_are_not_read_for_all_the_others(link):
         )
         assert "execution_waiting" in plan, plan
         began = time.monotonic()
-        assert firing.outlook(link, firing.database_clock(link))[0] is None
+        assert firing.outlook(link, 0.0).next_in is None
         assert time.monotonic() - began < 0.5
     finally:
         link.execute("DELETE FROM execution")
@@ -329,10 +329,9 @@ def test_a_look_at_what_is_overdue_reads_one_row_with_statistics_of_yesterday(li
         make_job(link)
     link.execute("ANALYZE job_schedule")
     link.execute("UPDATE job_schedule SET next_execution_time = clock_timestamp() + interval '1 day'")
-    began = firing.database_clock(link)
-    assert firing.outlook(link, began)[1] is False
+    assert firing.outlook(link, 0.0).overdue is False
     link.execute("SET enable_seqscan = off")
-    plan = "\n".join(row[0] for row in link.execute("EXPLAIN " + firing._OUTLOOK, (began,)))
+    plan = "\n".join(row[0] for row in link.execute("EXPLAIN " + firing._OUTLOOK, (0.0,)))
     # Once for what is to come, once for what is overdue; each ends at its first row.
     assert plan.count("job_schedule_due on job_schedule") == 2, plan
     assert "Seq Scan" not in plan, plan
