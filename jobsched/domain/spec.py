@@ -96,16 +96,12 @@ class JobSpec:
     jitter_seconds: float = 0.0
 
 
-def parse_job_create(
-    body: object, *, check_target: CheckTarget, suggest: bool = True, storable: bool = False
-) -> JobSpec:
+def parse_job_create(body: object, *, check_target: CheckTarget, suggest: bool = True) -> JobSpec:
     """The job that a POST describes. Raises InvalidInput with every fault found.
 
     Without ``suggest`` no near name is looked for where a field or a time zone is unknown, which takes up to 3 ms.
-    ``storable``: the caller knows that ``body`` is an object without NUL, half characters, infinite numbers and
-    too deep nesting.
     """
-    document = body if storable and isinstance(body, dict) else checked_object(body)
+    document = checked_object(body)
     faults = [Fault(pointer(name), "is set by the server") for name in READ_ONLY if name in document]
     return _read(_without_read_only(document), faults, None, check_target, _KNOWN if suggest else ())
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from jobsched.domain.advance import anchor_for, counts_from, next_slot
 from jobsched.domain.instants import BEGINNING
@@ -18,7 +19,28 @@ class Times:
     anchor: datetime
 
 
-def first_times(spec: JobSpec, *, job_id: int, now: datetime) -> Times:
+class Timed(Protocol):
+    """What the times of a job follow from; meanings as in JobSpec."""
+
+    @property
+    def schedule(self) -> str: ...
+    @property
+    def timezone(self) -> str: ...
+    @property
+    def is_recurring(self) -> bool: ...
+    @property
+    def is_active(self) -> bool: ...
+    @property
+    def start_at(self) -> datetime | None: ...
+    @property
+    def end_at(self) -> datetime | None: ...
+    @property
+    def max_runs(self) -> int | None: ...
+    @property
+    def jitter_seconds(self) -> float: ...
+
+
+def first_times(spec: Timed, *, job_id: int, now: datetime) -> Times:
     """The times of a job created ``now``, the database's clock.
 
     An instant or a startAt in the past gives slots in the past: they are due at once, and the misfire policy
@@ -81,7 +103,7 @@ def _allows(spec: JobSpec, slot: datetime, runs: int) -> bool:
 
 
 def _slot(
-    spec: JobSpec, schedule: Schedule, after: datetime, anchor: datetime, runs: int, fired: bool
+    spec: Timed, schedule: Schedule, after: datetime, anchor: datetime, runs: int, fired: bool
 ) -> datetime | None:
     return next_slot(
         schedule,
@@ -96,7 +118,7 @@ def _slot(
     )
 
 
-def _times(spec: JobSpec, schedule: Schedule, slot: datetime | None, job_id: int, anchor: datetime) -> Times:
+def _times(spec: Timed, schedule: Schedule, slot: datetime | None, job_id: int, anchor: datetime) -> Times:
     due = None
     if slot is not None and spec.is_active:
         # A millisecond for each cron expression that is new.

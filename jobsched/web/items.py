@@ -10,8 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from jobsched.domain.json_text import MAX_DEPTH, pointer
 from jobsched.errors import Fault, InvalidInput
@@ -22,12 +21,12 @@ _SPACE: Final = re.compile(r"[ \t\n\r]*")
 # Of 64 MiB of line ends each would otherwise be looked at: 10 s.
 _EMPTY_LINES: Final = re.compile(rb"\n[ \t\r\n]+")
 _BOM: Final = "\ufeff"
+_READ: Final = DECODER.raw_decode
 # Of what is read at one blow: "-Infinity", "\\ud83d\\ude00".
 _LONGEST_TOKEN: Final = 12
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """One value of the body and the JSON text that it was read from; ``fault``: why a line is no JSON."""
 
     value: Any
@@ -79,8 +78,10 @@ def line_items(chunks: Iterator[bytes]) -> Iterator[Item]:
 
 def _line_item(line: bytes) -> Item:
     try:
-        text = line.decode("utf-8").strip(" \t\r")
-        return Item(DECODER.decode(text), text)
+        text = line.decode().strip(" \t\r")
+        value, end = _READ(text, 0)
+        # What stands behind the value is told as json tells it.
+        return Item(value if end == len(text) else DECODER.decode(text), text)
     except UnicodeDecodeError as error:
         return Item(None, "", f"is not JSON: byte {error.start} of the line is not UTF-8")
     except json.JSONDecodeError as error:
@@ -127,7 +128,7 @@ class _Window:
 
     def peek(self) -> str:
         """The next character, empty at the end."""
-        return self._text[self._at] if self.has(1) else ""
+        return self._text[self._at] if self._at < len(self._text) or self.has(1) else ""
 
     def take(self) -> None:
         """Go on by one character."""
@@ -136,9 +137,12 @@ class _Window:
     def skip_space(self) -> None:
         """Go on to what is no white space."""
         while True:
-            found = _SPACE.match(self._text, self._at)
-            self._at = found.end() if found else self._at
-            if self._at < len(self._text) or self._ended:
+            text, at = self._text, self._at
+            if at < len(text) and text[at] > " ":
+                return
+            found = _SPACE.match(text, at)
+            self._at = found.end() if found else at
+            if self._at < len(text) or self._ended:
                 return
             self._grow()
 
@@ -146,7 +150,7 @@ class _Window:
         """The JSON value at this place, item ``index`` of the array."""
         while True:
             try:
-                value, end = DECODER.raw_decode(self._text, self._at)
+                value, end = _READ(self._text, self._at)
                 # A number at the edge of the window may go on behind it ("1", "1.", "1e-").
                 if end + 3 < len(self._text) or self._ended:
                     text = self._text[self._at : end]

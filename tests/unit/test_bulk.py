@@ -36,7 +36,8 @@ def read(*documents: Any) -> BulkReader:
 def spec_of(job: NewJob) -> JobSpec:
     payload = None if job.payload is None else json.loads(job.payload)
     own = {"key": job.key, "name": job.name, "description": job.description, "api": job.api}
-    own |= {"headers": job.headers, "tags": job.tags}
+    own |= {"headers": job.headers, "tags": job.tags, "schedule": job.schedule, "timezone": job.timezone}
+    own |= {"is_recurring": job.is_recurring}
     return replace(job.shared, **own, payload=payload)
 
 
@@ -95,6 +96,8 @@ jobs = st.fixed_dictionaries(
         "secretHeaders": st.just(["X-A"]),
         "tags": st.lists(st.sampled_from(["a", "", "b" * 51, "\x00"]) | anything, max_size=3) | st.none(),
         "jitterSeconds": st.sampled_from([0, 0.5, 5, 1e9]),
+        "timezone": st.sampled_from(["Europe/Berlin", "UTC", "Mars/Olympus", None, 1]),
+        "startAt": st.sampled_from(["2030-01-01T00:00", "2030-01-01", None]),
         "isRecurring": st.booleans(),
         "version": st.just(1),
         "colour": st.just("red"),
@@ -106,6 +109,10 @@ jobs = st.fixed_dictionaries(
 @given(st.lists(jobs, min_size=1, max_size=6))
 @example([{**JOB, "priority": 1}, {**JOB, "priority": True}, {**JOB, "priority": 1.0}])
 @example([{**JOB, "api": "https://example.com/a"}, {**JOB, "api": "https://example.com/ b"}])
+@example([{**JOB, "isRecurring": True}, {"api": JOB["api"], "isRecurring": True}, {"api": JOB["api"]}])
+@example([{**JOB, "schedule": "@in 5m"}, {**JOB, "schedule": "@in 5m", "isRecurring": True}])
+@example([{**JOB, "api": "https://ex#ample.com/"}, {**JOB, "api": "htt#p://example.com/"}])
+@example([{**JOB, "maxRuns": 1e999}, {**JOB, "maxRuns": 1}])
 @example([{**JOB, "method": "GET"}, {**JOB, "method": "GET", "payload": 1}])
 @example([{**JOB, "payload": float("inf")}, {**JOB, "payload": {"a": float("inf")}}])
 @example([{**JOB, "payload": "x" * 262_144}, {**JOB, "payload": "x" * 262_142}])
@@ -140,12 +147,16 @@ def test_jobs_that_differ_in_their_own_fields_share_the_rest() -> None:
             "api": f"https://example.com/{n}",
             "headers": {"X-Id": str(n)},
             "tags": [f"t{n}"],
+            "schedule": f"@every {n + 1}m",
+            "timezone": "Europe/Berlin" if n % 2 else "Asia/Tokyo",
         }
         for n in range(50)
     ]
     reader = read(*documents)
     assert len({id(job.shared) for job in reader.jobs}) == 1
-    assert set(OWN) == {"key", "name", "description", "payload", "api", "headers", "tags"}
+    assert set(OWN) == {
+        "key", "name", "description", "payload", "api", "headers", "tags", "schedule", "timezone", "is_recurring",
+    }  # fmt: skip
     assert [spec_of(job) for job in reader.jobs] == [alone(document) for document in documents]
 
 
