@@ -73,7 +73,7 @@ def measure(options: Options) -> Figures:
         "window_seconds": pace.window,
         "rounds": pace.rounds,
         "sides": {side.name: _summary(side, tried[side.name], windows[side.name]) for side in sides},
-        "ratios": _ratios(windows),
+        "ratios": ratios(windows),
         "disk": capacity.measure_disk() if ONE in windows else {},
     }
 
@@ -184,7 +184,7 @@ def _summary(side: Side, tried: Mapping[int, float], windows: Sequence[Mapping[s
     }
 
 
-def _ratios(windows: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[str, float]]:
+def ratios(windows: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[str, float]]:
     """Calls a second of jobsched over those of each other side, round by round."""
     if ONE not in windows:
         return {}

@@ -45,6 +45,10 @@ EXCEPTIONS = {
     ("docs/reliability.md", "scripts/chaos --scenario all --out /tmp/scenarios"): (
         "takes a quarter of an hour; tests/chaos/test_scenarios.py runs them small"
     ),
+    (
+        "docs/performance.md",
+        "scripts/bench",
+    ): "takes about an hour; tests/unit/test_bench.py tests what it counts with",
     ("docs/architecture.md", "flowchart LR"): "a diagram",
     ("docs/states.md", "stateDiagram-v2"): "a diagram; tests/test_conventions.py compares it with the code",
 }
