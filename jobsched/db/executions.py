@@ -7,11 +7,12 @@ the order, so it is not seen again.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from peewee import Database
 
+from jobsched import clock
 from jobsched.clock import rfc3339
 from jobsched.db.connection import Row, converted
 from jobsched.db.dead_letters import conditions
@@ -99,6 +100,18 @@ FROM execution_history e
 """
 
 
+# The id at the end of a page. With "id + 0", which only the index on slots has, not by a walk over ids.
+_PROBE = """
+SELECT e.id FROM execution_history e
+WHERE {where} AND e.state = ANY(%(states)s) AND e.finished_at < %(soon)s
+ORDER BY {id} DESC OFFSET %(limit)s - 1 LIMIT 1
+"""
+_SINCE = "e.scheduled_for >= %(back)s AND e.finished_at >= %(back)s"
+
+#: How far back, in seconds, a page of history is looked for before the end of the time asked for.
+_LOOK_BACK = (1.0, 60.0, 3600.0)
+
+
 class Executions:
     """Reads executions and dead letters from ``database``. Raises the database's errors besides those named."""
 
@@ -150,18 +163,55 @@ class Executions:
         ):
             if parameters[name] is not None:
                 where.append(condition)
+        if trigger not in (None, "schedule"):
+            where.append("e.trigger <> 'schedule'")  # else the index on what was not scheduled is not used
         parts = []
         if set(wanted) & set(LIVE):
             parts.append(_part(_LIVE, where, set(LIVE) <= set(wanted)))
-        if set(wanted) & set(FINAL):
-            # Nothing finishes before its slot, so whole days can be left out; and the index on what did not
-            # succeed is only used by a query that says so.
-            extra = ["e.finished_at >= %(from)s"] if from_ is not None else []
-            extra += ["e.state <> 'succeeded'"] if "succeeded" not in wanted else []
-            parts.append(_part(_FINISHED, where + extra, set(FINAL) <= set(wanted)))
+        final = [state for state in FINAL if state in wanted]
+        floor = None
+        if final:
+            # Nothing finishes before its slot, so whole days can be left out.
+            finished = [*where, "e.finished_at >= %(from)s"] if from_ is not None else where
+            if to is not None and before_id is None and job_id is None:
+                floor = self._floor(finished, parameters)
+            if floor is not None:
+                parameters["floor"] = floor
+                parts.append(_window(finished))
+            elif "succeeded" in final:
+                parts.append(_part(_FINISHED, finished, set(FINAL) <= set(wanted)))
+            elif job_id is not None:
+                parts.append(_part(_FINISHED, [*finished, "e.state <> 'succeeded'"], every_state=False))
+            else:
+                # One walk a state: the index on what did not succeed is in order of ids within each.
+                parts += [
+                    _part(_FINISHED, [*finished, f"e.state = '{state}'"], every_state=True) for state in final
+                ]
         statement = f"SELECT * FROM ({' UNION ALL '.join(parts)}) AS x ORDER BY 1 DESC LIMIT %(limit)s"
         items = [_execution(row) for row in self._rows(statement, parameters)]
         return Page.of(items, limit, lambda execution: execution.id)
+
+    def _floor(self, where: list[str], parameters: dict[str, Any]) -> int | None:
+        """An id that leaves a page of history at or above it, from about the end of the time asked for.
+
+        Ids follow the time of firing, not the slot: whoever walks from the newest id down to the slots before ``to``
+        reads all that came after. Above the floor the few late ones among them are found by the index on slots. None:
+        ``to`` is now or later.
+        """
+        to, from_ = parameters["to"], parameters["from"]
+        if to > clock.utc_now():
+            return None
+        known = parameters | {"soon": to + timedelta(days=1)}
+        statement = _PROBE.format(where=" AND ".join([*where, _SINCE]), id="e.id + 0")
+        for seconds in _LOOK_BACK:
+            back = to - timedelta(seconds=seconds)
+            if from_ is not None and back <= from_:
+                return 0
+            if rows := self._rows(statement, known | {"back": back}):
+                return int(rows[0][0])
+        # Little happened then. In the days before, the walk is short; what is later is not looked at here.
+        rows = self._rows(_PROBE.format(where=" AND ".join(where), id="e.id"), known)
+        return int(rows[0][0]) if rows else 0
 
     def dead_letter(self, project_id: int, execution_id: int) -> DeadLetterRecord:
         """The dead letter of an execution. Raises NotFound."""
@@ -209,6 +259,15 @@ class Executions:
 def _part(select: str, where: list[str], every_state: bool) -> str:
     conditions = where if every_state else [*where, "e.state = ANY(%(states)s)"]
     return f"({select} WHERE {' AND '.join(conditions)} ORDER BY e.id DESC LIMIT %(limit)s)"
+
+
+def _window(where: list[str]) -> str:
+    """The page of history above the floor, without walking ids from the newest down."""
+    conditions = [*where, "e.state = ANY(%(states)s)", "e.id + 0 >= %(floor)s"]
+    return (
+        f"(WITH w AS MATERIALIZED ({_FINISHED} WHERE {' AND '.join(conditions)}) "
+        "SELECT * FROM w ORDER BY id DESC LIMIT %(limit)s)"
+    )
 
 
 def _execution(row: Row) -> ExecutionRecord:

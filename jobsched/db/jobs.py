@@ -13,7 +13,7 @@ from operator import or_
 from typing import Any
 
 import peewee
-from peewee import JOIN, Database, Expression, Value
+from peewee import JOIN, SQL, Database, Expression, Value
 from psycopg import errors as pg
 
 from jobsched.db.cancelling import cancel_waiting_of_job
@@ -177,7 +177,10 @@ class Jobs:
         tags: Sequence[str] = (),
         states: Sequence[str] = (),
     ) -> Page[JobRecord]:
-        """Newest first by id. ``q`` looks in name, key, description and api; tags and states mean any of."""
+        """Newest first by id. ``q`` looks in name, key, description and api; tags and states mean any of.
+
+        Indexes leave out what is usual, so a filter that an index may serve says that it asks for something else.
+        """
         if any(unstorable(text) for text in (q or "", pool or "", *tags, *states)):
             return Page([])
         query = _rows(project_id)
@@ -188,13 +191,18 @@ class Jobs:
                 reduce(or_, [column.contains(q) for column in (Job.name, Job.key, Job.description, Job.api)])
             )
         if is_active is not None:
-            query = query.where(Job.is_active == is_active)
+            query = query.where(Job.is_active if is_active else ~Job.is_active)
         if pool is not None:
             query = query.where(Job.pool == pool)
+            if pool != "default":
+                query = query.where(Job.pool != SQL("'default'"))
         if tags:
             query = query.where(Expression(Job.tags, "&&", Value(list(tags), unpack=False)))
+            query = query.where(Job.tags != SQL("'{}'"))
         if states:
             query = query.where(JobLast.last_state.in_(list(states)))
+            if "succeeded" not in states:
+                query = query.where(JobLast.last_state != SQL("'succeeded'"))
         with converted():
             rows = list(query.order_by(Job.id.desc()).limit(limit + 1).dicts())
         return Page.of([_record(row) for row in rows], limit, lambda job: job.id)

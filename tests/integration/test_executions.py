@@ -1,4 +1,5 @@
 import json
+import random
 import threading
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -175,6 +176,53 @@ def test_a_lower_bound_leaves_out_the_days_before_it(stored):
         )
         plan = "\n".join(row[0] for row in cursor.fetchall())
     assert plan.count("Scan on execution_history_2") <= 5
+
+
+def test_any_time_asked_for_gives_what_reading_everything_gives(stored):
+    """History of ten days with busy minutes and gaps, slots that ran late or were retried, and every way to ask."""
+    chance = random.Random(5)
+    now = datetime.now(UTC)
+    jobs = [stored.job() for _ in range(2)]
+    slots = [
+        now - timedelta(days=chance.choice([1, 2, 2, 6, 9]), seconds=chance.uniform(0, 90))
+        for _ in range(400)
+    ]
+    slots += [now - timedelta(days=chance.uniform(0, 10)) for _ in range(200)]
+    # Ids in the order of firing; some fire days after their slot.
+    fired = sorted((slot + timedelta(days=2 if chance.random() < 0.04 else 0), slot) for slot in slots)
+    known = []
+    for at, slot in fired:
+        job, state = chance.choice(jobs), chance.choice(["succeeded"] * 6 + ["failed", "skipped"])
+        trigger = chance.choice(["schedule"] * 4 + ["manual"])
+        columns = {"scheduled_for": slot, "finished_at": at + timedelta(seconds=1), "trigger": trigger}
+        known.append((stored.finished(job, state, **columns), job.id, state, trigger, slot))
+    known.reverse()
+    for _ in range(150):
+        to = chance.choice(
+            [now, now - timedelta(days=2, seconds=45), now - timedelta(days=chance.uniform(-1, 12))]
+        )
+        from_ = chance.choice([None, None, to - timedelta(seconds=chance.choice([0.5, 20, 4000, 200_000]))])
+        states = chance.choice(
+            [(), (), ("failed",), ("failed", "skipped"), ("succeeded", "failed", "running")]
+        )
+        trigger = chance.choice([None, None, "manual", "schedule", "redrive"])
+        job_id = chance.choice([None, None, None, jobs[0].id])
+        before = chance.choice([None, None, known[200][0]])
+        wanted = [
+            i
+            for i, job, state, how, slot in known
+            if slot < to
+            and (from_ is None or slot >= from_)
+            and (not states or state in states)
+            and trigger in (None, how)
+            and job_id in (None, job)
+            and (before is None or i < before)
+        ]
+        page = stored.executions.page(
+            1, limit=7, to=to, from_=from_, states=states, trigger=trigger, job_id=job_id, before_id=before
+        )
+        assert ids(page) == wanted[:7]
+        assert page.next_before == (wanted[6] if len(wanted) > 7 else None)
 
 
 def test_dead_letters_are_listed_and_filtered(stored):

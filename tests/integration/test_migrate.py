@@ -191,3 +191,25 @@ def test_after_a_restore_no_id_is_given_out_a_second_time(fresh_database_url):
         migrate(fresh_database_url, 30, restored=True)
         [(next_id,)] = connection.execute("SELECT nextval('execution_id_seq')").fetchall()
     assert next_id > 7000
+
+
+def test_indexes_of_lists_that_were_cut_short_are_made_up_for(fresh_database_url):
+    names = "execution_history_slot", "execution_history_state", "execution_history_trigger"
+    with psycopg.connect(fresh_database_url, autocommit=True) as connection:
+        connection.execute("DROP INDEX job_tags, execution_history_trigger")
+        connection.execute(
+            "CREATE INDEX execution_history_trigger ON ONLY execution_history (project_id, trigger, id) "
+            "WHERE trigger <> 'schedule'"
+        )
+        connection.execute("DELETE FROM schema_migration WHERE name = '0006_reads'")
+        assert migrate(fresh_database_url, 30) == ["0006_reads"]
+        valid = "SELECT bool_and(indisvalid) FROM pg_index WHERE indexrelid = ANY(%s::regclass[])"
+        assert connection.execute(valid, (["job_tags", *names],)).fetchone() == (True,)
+        connection.execute(
+            "CREATE TABLE day (LIKE execution_history INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
+        )
+        connection.execute(
+            "ALTER TABLE execution_history ATTACH PARTITION day FOR VALUES FROM ('2020-01-01') TO ('2020-01-02')"
+        )
+        indexes = "SELECT count(*) FROM pg_index WHERE indrelid = 'day'::regclass"
+        assert connection.execute(indexes).fetchone() == (6,)
