@@ -25,6 +25,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _POOL_NAME = re.compile(r"[a-z0-9_-]{1,50}")
 
+_RQ_KEY_PREFIX = re.compile(r"[A-Za-z0-9_.:{}-]+")
+
 # Kubernetes puts these into every pod for a Service called jobsched; they are not ours.
 _FROM_KUBERNETES = re.compile(r"JOBSCHED_(SERVICE_HOST|SERVICE_PORT\w*|PORT_\w+)")
 
@@ -163,6 +165,18 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
 def client_setting(name: Literal["JOBSCHED_URL", "JOBSCHED_API_KEY"]) -> str | None:
     """What the command line passes to the client: where the API is, and the key."""
     return _value(os.environ, name)
+
+
+def rq_key_prefix() -> str:
+    """What stands before all of RQ's keys in Redis: RQ_KEY_PREFIX, else ``rq``.
+
+    As rq.defaults reads it, which cannot be imported without all of RQ, at 4 MB a process. Raises ConfigError for
+    what RQ refuses.
+    """
+    prefix = os.environ.get("RQ_KEY_PREFIX", "rq")
+    if not _RQ_KEY_PREFIX.fullmatch(prefix):
+        raise ConfigError("RQ_KEY_PREFIX: only letters, digits and _ . : - { } are allowed.")
+    return prefix
 
 
 def default_data_dir() -> Path:

@@ -15,11 +15,27 @@ import select
 import stat
 import sys
 import threading
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from io import UnsupportedOperation
 from typing import Any, Literal
 
-import structlog
+
+@contextlib.contextmanager
+def _without(module: str) -> Iterator[None]:
+    """Inside the block ``module`` looks as if it were not installed."""
+    present = sys.modules.get(module)
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+        if present is not None:
+            sys.modules[module] = present
+
+
+# It loads rich where it finds it, for tracebacks that are switched off below: 7 MB of each process.
+with _without("rich"):
+    import structlog
 
 _SECRET_FIELD = re.compile(r"(authorization|cookie|password|secret|api_?key|token)$", re.IGNORECASE)
 # The last letter of the scheme is enough: to look for a whole one costs the square of a long word's length.

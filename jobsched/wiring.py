@@ -4,6 +4,7 @@ Imports stand inside the functions, so that a process loads what it uses: the AP
 Flask.
 """
 
+import gc
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -152,6 +153,7 @@ def run_poller(settings: Settings) -> int:
         history_days=settings.history_days,
     )
     log.get_logger().info("poller_started", poll_interval=settings.poll_interval)
+    _keep_what_is_loaded()
     try:
         run(poller.services, stop)
     finally:
@@ -195,6 +197,7 @@ def run_worker(settings: Settings, name: str | None) -> int:
     waker = Waker(redis_url, settings.pools, tls_verify=settings.redis_tls_verify)
     worker = Worker(settings, connection, waker, name=name, on_retry=on_retry, on_shutdown=stop.request)
     logger = log.get_logger(worker=name)
+    _keep_what_is_loaded()
     worker.begin()
     for service in worker.services:
         service.start()
@@ -345,6 +348,15 @@ def _arm_failpoint(settings: Settings) -> None:
         from jobsched import failpoint
 
         failpoint.arm(settings.failpoint)
+
+
+def _keep_what_is_loaded() -> None:
+    """Let the collector never look again at what is there by now: modules, for the most part.
+
+    Each full collection stops all threads, for 30 ms with them and for less than 1 ms without.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _serve_metrics(settings: Settings, registry: "Registry") -> None:

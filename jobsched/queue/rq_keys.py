@@ -5,9 +5,9 @@ The contract tests hold these against the installed RQ, by letting RQ read what 
 
 from datetime import datetime
 
-from rq.defaults import RQ_KEY_PREFIX
+from jobsched.config import rq_key_prefix
 
-PREFIX = RQ_KEY_PREFIX
+PREFIX = rq_key_prefix()
 """``rq``, unless RQ_KEY_PREFIX in the environment says otherwise, as it does for RQ's own tools."""
 
 FUNCTION = "jobsched.worker.tasks.deliver"
