@@ -45,16 +45,21 @@ def side(name: str, label: str, *, processes: int, concurrencies: tuple[int, ...
 @contextmanager
 def _start(processes: int, url: str, calls: int, concurrency: int) -> Iterator[Running]:
     with Stand() as stand:
-        fill(stand, url, calls)
-        workers = [f"worker-{number}" for number in range(processes)]
-        for worker in workers:
-            stand.start(worker, "worker", "--concurrency", str(concurrency))
-        yield Running(
-            groups=partial(_groups, stand, workers),
-            left=partial(_left, stand),
-            check=partial(_check, stand, workers),
-            finish=partial(_finish, stand, workers),
-        )
+        yield begin(stand, processes, url, calls, concurrency)
+
+
+def begin(stand: Stand, processes: int, url: str, calls: int, concurrency: int) -> Running:
+    """Fill the queue of a stand that is there, and start workers."""
+    fill(stand, url, calls)
+    workers = [f"worker-{number}" for number in range(processes)]
+    for worker in workers:
+        stand.start(worker, "worker", "--concurrency", str(concurrency))
+    return Running(
+        groups=partial(_groups, stand, workers),
+        left=partial(_left, stand),
+        check=partial(_check, stand, workers),
+        finish=partial(_finish, stand, workers),
+    )
 
 
 def fill(stand: Stand, url: str, calls: int) -> None:
