@@ -85,7 +85,7 @@ WHERE NOT EXISTS (SELECT FROM part WHERE day >= first_day AND day < end_day)
 
 # GREATEST(NULL, 0) is 0: nothing is overdue, no transaction is open.
 # Of other users' sessions xact_start is null, unless we are a member of pg_monitor.
-_VITALS = f"""
+_VITALS = """
 SELECT extract(epoch FROM clock_timestamp())::float8,
     (SELECT GREATEST(extract(epoch FROM clock_timestamp() - min(next_execution_time)), 0)::float8
         FROM job_schedule WHERE isfinite(next_execution_time)),
@@ -93,8 +93,11 @@ SELECT extract(epoch FROM clock_timestamp())::float8,
         FROM worker_process WHERE kind = 'poller'),
     (SELECT GREATEST(extract(epoch FROM clock_timestamp() - min(xact_start)), 0)::float8 FROM pg_stat_activity
         WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()),
-    pg_database_size(current_database()), ({_COVERED}), EXISTS (SELECT FROM execution_history_default)
+    EXISTS (SELECT FROM execution_history_default)
 """
+
+# Each file is asked for its size, and the catalogue for all its names: a month's partitions have hundreds.
+_EXTENT = f"SELECT pg_database_size(current_database()), ({_COVERED})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +130,11 @@ class Vitals:
     """None where no poller is known, not even a dead one."""
     oldest_transaction_seconds: float
     """Of those in our database that we may see; 0 where there is none."""
+    history_in_default: bool
+    """History fell into the default partition."""
     size_bytes: int
     history_covered_seconds: float
     """From now to the first day without a partition of the history."""
-    history_in_default: bool
-    """History fell into the default partition."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +216,7 @@ class _Kept(Generic[T]):
 class Stats:
     """Figures from ``database``. Raises the database's errors.
 
-    Those that count every row there is are kept for ``KEPT_SECONDS``: dead letters stay for ever, and no scrape is
+    Those that look at all there is are kept for ``KEPT_SECONDS``: dead letters stay for ever, and no scrape is
     to read a million of them.
     """
 
@@ -221,6 +224,7 @@ class Stats:
         self._database = database
         self._depths = _Kept(lambda: [Depth(*row) for row in self._rows(_EXECUTIONS, {})])
         self._dead_letters = _Kept(lambda: [DeadLetters(*row) for row in self._rows(_DEAD_LETTERS, {})])
+        self._extent = _Kept(lambda: self._rows(_EXTENT, {})[0])
         self._queues: dict[int | None, _Kept[list[QueueStats]]] = {}
 
     def queues(self, project_id: int | None = None) -> list[QueueStats]:
@@ -271,8 +275,8 @@ class Stats:
         return self._dead_letters.get()
 
     def vitals(self) -> Vitals:
-        """How the database and the pollers are."""
-        return Vitals(*self._rows(_VITALS, {})[0])
+        """How the database and the pollers are; its size and the days covered up to ``KEPT_SECONDS`` old."""
+        return Vitals(*self._rows(_VITALS, {})[0], *self._extent.get())
 
     def _rows(self, statement: str, parameters: dict[str, Any]) -> list[Row]:
         with converted():
