@@ -1,19 +1,21 @@
 """Fire: turn due schedules into executions and hand them to RQ."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from jobsched import failpoint, metrics
 from jobsched.db import firing, recovery
 from jobsched.db.connection import Cursor, Link
-from jobsched.db.firing import DueSchedule
+from jobsched.db.firing import DueSchedule, NewExecution
 from jobsched.domain.overlap import FREE
 from jobsched.domain.queues import queue_name
 from jobsched.errors import DatabaseRefused
 from jobsched.log import get_logger
 from jobsched.poller.journal import log_ids
-from jobsched.poller.plan import BACKLOG_LIMIT, Plan, make_plan
+from jobsched.poller.plan import Plan, make_plan
 from jobsched.poller.pusher import Pusher
+from jobsched.poller.rooms import Rooms
 from jobsched.queue.broker import Broker
 
 #: Executions a batch inserts at most; what is left keeps its slot for the next.
@@ -21,6 +23,8 @@ BATCH = 2000
 
 #: Seconds by which a schedule that raises is pushed aside.
 ASIDE = 3600.0
+
+_Insert = Callable[[Cursor, Sequence[NewExecution]], list[tuple[str, int]]]
 
 log = get_logger()
 
@@ -49,7 +53,7 @@ class Fire:
 
     def __init__(self, link: Link, broker: Broker, high_water: int, pusher: Pusher | None = None) -> None:
         self._link = link
-        self._high_water = high_water
+        self._rooms = Rooms(high_water)
         self._pusher = pusher or Pusher(broker)
 
     def run_once(self, batch: int = BATCH) -> Fired:
@@ -58,7 +62,7 @@ class Fire:
         A batch that Postgres refuses for its data is tried again in halves, down to the schedule at fault.
         """
         try:
-            fired, queued = self._alone() if batch == 1 else self._together(batch)
+            fired, queued = self._batch(batch)
         except DatabaseRefused as error:
             if batch == 1:
                 raise
@@ -73,11 +77,18 @@ class Fire:
             recovery.unblock_of(self._link, fired.blocking)
         return fired
 
-    def _together(self, batch: int) -> tuple[Fired, list[tuple[str, int]]]:
-        with self._link.transaction() as cursor:
-            return self._decide(cursor, batch)
+    def _batch(self, batch: int) -> tuple[Fired, list[tuple[str, int]]]:
+        run = self._alone if batch == 1 else self._together
+        try:
+            return run(batch, firing.insert)
+        except firing.SlotExists:
+            return run(batch, firing.insert_missing)
 
-    def _alone(self) -> tuple[Fired, list[tuple[str, int]]]:
+    def _together(self, batch: int, insert: _Insert) -> tuple[Fired, list[tuple[str, int]]]:
+        with self._link.transaction() as cursor:
+            return self._decide(cursor, batch, insert)
+
+    def _alone(self, batch: int, insert: _Insert) -> tuple[Fired, list[tuple[str, int]]]:
         """The one that is longest due, set aside if it is refused even alone.
 
         Both under one lock: between two, another poller could take it, and a healthy one would be set aside.
@@ -88,49 +99,52 @@ class Fire:
                 return Fired(), []
             try:
                 with self._link.transaction() as cursor:
-                    return self._decide(cursor, 1, job_id)
+                    return self._decide(cursor, batch, insert, job_id)
             except DatabaseRefused as error:
                 fault = str(error)
                 firing.push_aside(outer, job_id, fault, ASIDE)
                 return Fired(more=True, aside=((job_id, fault),)), []
 
     def _decide(
-        self, cursor: Cursor, batch: int, job_id: int | None = None
+        self, cursor: Cursor, batch: int, insert: _Insert, job_id: int | None = None
     ) -> tuple[Fired, list[tuple[str, int]]]:
-        now, due, orphans = firing.lock_due(cursor, batch, job_id)
+        due, orphans = firing.lock_due(cursor, batch, job_id)
         if orphans:
             firing.retire(cursor, orphans)
         if not due:
             return Fired(more=bool(orphans)), []
+        now = due[0].now
         plans, aside = self._plan(cursor, due, now, batch)
-        queued = _write(cursor, [plan for _due, plan in plans])
-        late = tuple((now - one.due_at).total_seconds() for _due, plan in plans for one in plan.executions)
-        reasons = tuple((slots.error_code, slots.count) for _due, plan in plans for slots in plan.skipped)
+        queued = _write(cursor, plans, insert)
+        late = tuple([(now - one.due_at).total_seconds() for plan in plans for one in plan.executions])
+        reasons = tuple([(slots.error_code, slots.count) for plan in plans for slots in plan.skipped])
         skipped = sum(count for _reason, count in reasons)
-        lag = max(((now - one.next_execution_time).total_seconds() for one, _plan in plans), default=0.0)
-        more = len(due) + len(orphans) >= batch or len(plans) < len(due)
-        blocking = tuple(due.job_id for due, plan in plans if plan.blocks)
+        looked_at = len(plans) + len(aside)
+        faulty = {job for job, _fault in aside}
+        times = [one.next_execution_time for one in due[:looked_at] if one.job_id not in faulty]
+        lag = (now - min(times)).total_seconds() if times else 0.0
+        more = len(due) + len(orphans) >= batch or looked_at < len(due)
+        blocking = tuple([plan.advance.job_id for plan in plans if plan.blocks])
         return Fired(len(late), skipped, lag, more, blocking, late, reasons, aside), queued
 
     def _plan(
         self, cursor: Cursor, due: list[DueSchedule], now: datetime, batch: int
-    ) -> tuple[list[tuple[DueSchedule, Plan]], tuple[tuple[int, str], ...]]:
-        waiting = firing.backlogs(cursor, [one.job_id for one in due], BACKLOG_LIMIT)
-        rooms = firing.rooms(cursor, sorted({_queue(one) for one in due}), self._high_water)
-        exclusive = [one.job_id for one in due if one.overlap_policy != "allow" and rooms[_queue(one)] > 0]
+    ) -> tuple[list[Plan], tuple[tuple[int, str], ...]]:
+        """The plans of ``due``, as far as their executions go into one batch; and whom it sets aside, and why."""
+        queues = [queue_name(one.pool, one.priority) for one in due]
+        rooms = self._rooms.look(cursor, set(queues))
+        exclusive = [
+            one.job_id
+            for one, queue in zip(due, queues, strict=True)
+            if one.overlap_policy != "allow" and rooms[queue] > 0
+        ]
         occupancies = firing.occupancies(cursor, exclusive) if exclusive else {}
-        plans: list[tuple[DueSchedule, Plan]] = []
+        plans: list[Plan] = []
         aside: list[tuple[int, str]] = []
         left = batch
-        for one in due:
+        for one, queue in zip(due, queues, strict=True):
             try:
-                plan = make_plan(
-                    one,
-                    now,
-                    waiting=waiting.get(one.job_id, 0),
-                    room=rooms[_queue(one)],
-                    occupancy=occupancies.get(one.job_id, FREE),
-                )
+                plan = make_plan(one, now, room=rooms[queue], occupancy=occupancies.get(one.job_id, FREE))
             except Exception as error:
                 # Pure code on one row: whatever it raises is that row's, and must not stop all the others.
                 aside.append((one.job_id, str(error) or type(error).__name__))
@@ -139,14 +153,15 @@ class Fire:
             if plans and len(plan.executions) > left:
                 break
             left -= len(plan.executions)
-            rooms[_queue(one)] -= plan.queued
-            plans.append((one, plan))
+            rooms[queue] -= plan.queued
+            plans.append(plan)
+        self._rooms.left(rooms)
         return plans, tuple(aside)
 
 
-def _write(cursor: Cursor, plans: list[Plan]) -> list[tuple[str, int]]:
+def _write(cursor: Cursor, plans: list[Plan], insert: _Insert) -> list[tuple[str, int]]:
     executions = [one for plan in plans for one in plan.executions]
-    queued = firing.insert(cursor, executions) if executions else []
+    queued = insert(cursor, executions) if executions else []
     skipped = [slots for plan in plans for slots in plan.skipped]
     if skipped:
         firing.skip(cursor, skipped)
@@ -166,7 +181,3 @@ def _tell(fired: Fired) -> None:
     for job_id, fault in fired.aside:
         log.error("schedule_set_aside", job_id=job_id, error=fault, seconds=ASIDE)
         metrics.set_aside.labels("schedule").inc()
-
-
-def _queue(due: DueSchedule) -> str:
-    return queue_name(due.pool, due.priority)

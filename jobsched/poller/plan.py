@@ -1,50 +1,77 @@
 """What becomes of one due schedule: which slots run, which are skipped, when it is due next. Pure."""
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
-from jobsched.db.firing import Advance, DueSchedule, NewExecution, SkippedSlots
+from jobsched.db.firing import BACKLOG_LIMIT, Advance, DueSchedule, NewExecution, SkippedSlots
 from jobsched.domain.advance import next_slot
 from jobsched.domain.misfire import DUE_LIMIT, decide
-from jobsched.domain.overlap import Fate, Occupancy, admit_slots, reason
+from jobsched.domain.overlap import FREE, Fate, Occupancy, admit_slots, reason
 from jobsched.domain.queues import queue_name
 from jobsched.domain.schedule import Due, Schedule, effective_time, parse_schedule
-
-#: A job with so many waiting executions gets its further slots as skipped (backlog).
-BACKLOG_LIMIT = 1000
 
 _JUST_BEFORE = timedelta(microseconds=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The slots of one job to insert, oldest first; what is not run; what comes next."""
+class Plan(NamedTuple):
+    """The slots of one job to insert, oldest first; what is not run; what comes next.
+
+    ``queued``: how many of the executions take room in their queue; ``blocks``: whether one of them waits for another
+    one of the job to end.
+    """
 
     executions: tuple[NewExecution, ...]
     skipped: tuple[SkippedSlots, ...]
     advance: Advance
-
-    @property
-    def queued(self) -> int:
-        """How many of the executions take room in their queue."""
-        return sum(one.state == "queued" for one in self.executions)
-
-    @property
-    def blocks(self) -> bool:
-        """Whether one of the executions waits for another one of the job to end."""
-        return any(one.state == "blocked" for one in self.executions)
+    queued: int
+    blocks: bool
 
 
-def make_plan(due: DueSchedule, now: datetime, *, waiting: int, room: int, occupancy: Occupancy) -> Plan:
+def make_plan(due: DueSchedule, now: datetime, *, room: int, occupancy: Occupancy) -> Plan:
     """Judge a schedule that is due at ``now``.
 
-    ``waiting`` is how many executions of its job wait already, ``room`` how many more its queue takes,
-    ``occupancy`` what the job has (looked at by overlap policies only).
+    ``room`` is how many more executions the queue of the job takes, ``occupancy`` what the job has (looked at by
+    overlap policies only).
     Raises InvalidSchedule where the stored schedule cannot be read, which only a hand in the tables can do.
     """
     schedule = parse_schedule(due.schedule, due.timezone)
-    gap = schedule.shortest_gap() if due.jitter_seconds else None
-    slots, following = _due_slots(due, schedule, gap, now)
+    gap = schedule.gap_for(due.jitter_seconds)
+    following = _following(due, schedule, due.next_slot, due.runs + 1)
+    effective = following and _effective(due, following, gap)
+    if effective is None or effective > now:
+        # Nearly always only the slot is due that the row names. Nearly always, again, nothing keeps it from running.
+        slots = Due((due.next_slot,), 1)
+        if _is_plain(due, now, room, occupancy):
+            return _plain(due, following, effective, gap, "queued" if room > 0 else "pending")
+    else:
+        slots = _due_slots(due, schedule, gap, now)
+    return _by_policies(due, now, schedule, gap, slots, following, room, occupancy)
+
+
+def next_without_skipped(due: DueSchedule) -> Advance:
+    """The schedule of a job after slots that were counted as runs were taken back from ``due.runs``.
+
+    One that had used up its runs goes on after its last slot.
+    """
+    following: datetime | None = due.next_slot
+    schedule = parse_schedule(due.schedule, due.timezone)
+    if following is None and due.last_slot is not None:
+        following = _following(due, schedule, due.last_slot, due.runs)
+    gap = schedule.gap_for(due.jitter_seconds)
+    return _advance(due, following, due.last_slot, due.runs, gap)
+
+
+def _by_policies(
+    due: DueSchedule,
+    now: datetime,
+    schedule: Schedule,
+    gap: timedelta | None,
+    slots: Due,
+    following: datetime | None,
+    room: int,
+    occupancy: Occupancy,
+) -> Plan:
+    """What the policies make of ``slots``. ``following`` is what comes next if the slot of the row is run."""
     decision = decide(due.misfire_policy, slots, now, due.misfire_grace_seconds + due.jitter_seconds)
     run = decision.run if due.is_recurring else decision.run[:1]
     fates = admit_slots(due.overlap_policy, occupancy, len(run), room)
@@ -68,63 +95,78 @@ def make_plan(due: DueSchedule, now: datetime, *, waiting: int, room: int, occup
     if overlapping:
         message = reason(due.overlap_policy)
         skipped.append(_skipped(due, overlapping[-1], len(overlapping), "overlap", message))
-    if waiting + len(admitted) > BACKLOG_LIMIT:
-        keep = max(0, BACKLOG_LIMIT - waiting)
-        message = f"{waiting} executions of this job were waiting already."
+    if due.waiting + len(admitted) > BACKLOG_LIMIT:
+        keep = max(0, BACKLOG_LIMIT - due.waiting)
+        message = f"{due.waiting} executions of this job were waiting already."
         skipped.append(_skipped(due, admitted[-1][0], len(admitted) - keep, "backlog", message))
         admitted = admitted[:keep]
     newest = slots.slots[-1]
     runs = due.runs + len(admitted)
     if slots.count > 1 or runs != due.runs + 1:
         following = _following(due, schedule, newest, runs)
-    queue = queue_name(due.pool, due.priority)
     return Plan(
-        executions=tuple(
-            NewExecution(
-                due.project_id,
-                due.job_id,
-                slot,
-                effective_time(slot, due.job_id, due.jitter_seconds, gap),
-                fate,
-                due.priority,
-                due.pool,
-                queue,
-            )
-            for slot, fate in admitted
-        ),
+        executions=tuple(_execution(due, slot, fate, gap) for slot, fate in admitted),
         skipped=tuple(skipped),
         advance=_advance(due, following, newest, runs, gap),
+        queued=sum(fate == "queued" for _slot, fate in admitted),
+        blocks=any(fate == "blocked" for _slot, fate in admitted),
     )
 
 
-def next_without_skipped(due: DueSchedule) -> Advance:
-    """The schedule of a job after slots that were counted as runs were taken back from ``due.runs``.
+def _is_plain(due: DueSchedule, now: datetime, room: int, occupancy: Occupancy) -> bool:
+    """Whether none of the policies has anything to say against the one slot that is due."""
+    return (
+        (due.overlap_policy == "allow" or (room > 0 and occupancy == FREE))
+        and due.waiting < BACKLOG_LIMIT
+        and (due.max_runs is None or due.runs < due.max_runs)
+        and (
+            due.misfire_policy != "skip" or (now - due.next_slot).total_seconds() <= due.misfire_grace_seconds
+        )
+    )
 
-    One that had used up its runs goes on after its last slot.
-    """
-    following: datetime | None = due.next_slot
-    schedule = parse_schedule(due.schedule, due.timezone)
-    if following is None and due.last_slot is not None:
-        following = _following(due, schedule, due.last_slot, due.runs)
-    gap = schedule.shortest_gap() if due.jitter_seconds else None
-    return _advance(due, following, due.last_slot, due.runs, gap)
+
+def _plain(
+    due: DueSchedule,
+    following: datetime | None,
+    effective: datetime | None,
+    gap: timedelta | None,
+    fate: Fate,
+) -> Plan:
+    """What all the policies together come to where none objects; a shortcut past them."""
+    return Plan(
+        (_execution(due, due.next_slot, fate, gap),),
+        (),
+        Advance(due.job_id, following, effective, due.next_slot, due.runs + 1),
+        1 if fate == "queued" else 0,
+        False,
+    )
 
 
-def _due_slots(
-    due: DueSchedule, schedule: Schedule, gap: timedelta | None, now: datetime
-) -> tuple[Due, datetime | None]:
-    """The slots that are due at ``now``, nearly always the one that the schedule row names, and the slot
-    that follows that one if it is run."""
-    only = Due((due.next_slot,), 1)
-    following = _following(due, schedule, due.next_slot, due.runs + 1)
-    if following is None or effective_time(following, due.job_id, due.jitter_seconds, gap) > now:
-        return only, following
+def _due_slots(due: DueSchedule, schedule: Schedule, gap: timedelta | None, now: datetime) -> Due:
+    """The slots that are due at ``now``, of a schedule that has more than the one that its row names."""
     until = now if due.end_at is None else min(now, due.end_at)
     found = schedule.due_slots(due.next_slot - _JUST_BEFORE, until, due.anchor, DUE_LIMIT)
-    if found.count and effective_time(found.slots[-1], due.job_id, due.jitter_seconds, gap) > now:
+    if found.count and _effective(due, found.slots[-1], gap) > now:
         # Its jitter is not over yet; being shorter than the gap, it can only be the newest.
         found = Due(found.slots[:-1], found.count - 1)
-    return (found if found.count else only), following
+    return found if found.count else Due((due.next_slot,), 1)
+
+
+def _execution(due: DueSchedule, slot: datetime, fate: Fate, gap: timedelta | None) -> NewExecution:
+    return NewExecution(
+        due.project_id,
+        due.job_id,
+        slot,
+        _effective(due, slot, gap),
+        fate,
+        due.priority,
+        due.pool,
+        queue_name(due.pool, due.priority),
+    )
+
+
+def _effective(due: DueSchedule, slot: datetime, gap: timedelta | None) -> datetime:
+    return effective_time(slot, due.job_id, due.jitter_seconds, gap) if due.jitter_seconds else slot
 
 
 def _following(due: DueSchedule, schedule: Schedule, after: datetime, runs: int) -> datetime | None:
@@ -149,5 +191,5 @@ def _skipped(due: DueSchedule, newest: datetime, count: int, code: str, message:
 def _advance(
     due: DueSchedule, following: datetime | None, last_slot: datetime | None, runs: int, gap: timedelta | None
 ) -> Advance:
-    effective = following and effective_time(following, due.job_id, due.jitter_seconds, gap)
+    effective = following and _effective(due, following, gap)
     return Advance(due.job_id, following, effective, last_slot, runs)

@@ -247,7 +247,7 @@ def _write(cursor: Cursor, fates: _Fates) -> None:
     if fates.uncounted:
         firing.uncount(cursor, fates.uncounted)
     for job_id in sorted(fates.limited):
-        _now, due, _gone = firing.lock_due(cursor, 1, job_id)
+        due, _gone = firing.lock_due(cursor, 1, job_id)
         for one in due:  # not of a paused job, which gets its next time when it is resumed
             try:
                 advance = next_without_skipped(one)

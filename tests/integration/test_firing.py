@@ -162,6 +162,18 @@ def test_a_slot_that_was_fired_before_is_not_fired_again(link, broker):
     assert link.execute("SELECT count(*) FROM execution") == [(1,)]
 
 
+def test_one_slot_that_was_fired_before_keeps_none_of_its_batch_from_being_fired(link, broker):
+    slot = "date_trunc('hour', clock_timestamp())"
+    jobs = [make_job(link, schedule="0 * * * *", slot=slot, due=slot) for _ in range(5)]
+    make_execution(link, jobs[2], trigger="'schedule'", scheduled_for=slot)
+    assert Fire(link, broker, 100).run_once().executions == 5
+    assert link.execute("SELECT job_id, count(*) FROM execution GROUP BY 1 ORDER BY 1") == [
+        (job, 1) for job in jobs
+    ]
+    assert len(drain(broker)) == 4
+    assert link.execute("SELECT count(*) FROM job_schedule WHERE next_slot > clock_timestamp()") == [(5,)]
+
+
 def test_redis_being_away_loses_nothing(link, broker):
     make_job(link)
     nowhere = Broker(connect("redis://127.0.0.1:1/0"))

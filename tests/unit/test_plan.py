@@ -1,12 +1,15 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from jobsched.db.firing import DueSchedule
+from jobsched.db.firing import BACKLOG_LIMIT, DueSchedule
 from jobsched.domain.overlap import FREE, Occupancy
+from jobsched.domain.schedule import Due, effective_time, parse_schedule
 from jobsched.errors import InvalidSchedule
 from jobsched.poller import plan as planning
-from jobsched.poller.plan import BACKLOG_LIMIT, next_without_skipped
+from jobsched.poller.plan import next_without_skipped
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -36,12 +39,14 @@ def due(**fields):
         "jitter_seconds": 0.0,
         "max_retry_count": 3,
         "version": 1,
+        "waiting": 0,
+        "now": NOON,
     }
     return DueSchedule(**{**values, **fields})
 
 
 def make_plan(job, now, waiting=0, room=100, occupancy=FREE):
-    return planning.make_plan(job, now, waiting=waiting, room=room, occupancy=occupancy)
+    return planning.make_plan(job._replace(waiting=waiting), now, room=room, occupancy=occupancy)
 
 
 def slots(plan):
@@ -191,3 +196,45 @@ def test_what_comes_after_the_last_run_is_no_slot_that_could_be_skipped(policy, 
     assert [one.state for one in plan.executions] == states
     assert sum(slots.count for slots in plan.skipped) == skipped
     assert (plan.advance.next_slot is None) == (len(states) == left)
+
+
+CRONS = ["@every 1h", "0 * * * *", "30 2 * * *", "0 0 1 * *", "@at 2026-11-21T12:00:00Z", "*/5 * * * * *"]
+
+
+@settings(max_examples=600, deadline=None, derandomize=True)
+@given(st.data())
+def test_the_shortcut_past_the_policies_is_what_they_come_to(data):
+    def choose(*values):
+        return data.draw(st.sampled_from(values))
+
+    job = due(
+        schedule=choose(*CRONS),
+        timezone=choose("UTC", "Europe/Berlin"),
+        is_recurring=choose(True, True, False),
+        misfire_policy=choose("fire_once", "fire_all", "skip"),
+        misfire_grace_seconds=choose(0.0, 1.0, 60.0, 1e9),
+        overlap_policy=choose("allow", "skip", "queue"),
+        priority=choose(0, 5, 10),
+        end_at=choose(None, NOON, NOON + HOUR),
+        start_at=choose(None, NOON - HOUR, NOON + 2 * HOUR),
+        max_runs=choose(None, 1, 2, 5),
+        runs=choose(0, 1, 4, 5),
+        jitter_seconds=choose(0.0, 0.5, 1800.0),
+        waiting=choose(0, 1, BACKLOG_LIMIT - 1, BACKLOG_LIMIT),
+    )
+    now = NOON + timedelta(seconds=choose(0, 0.5, 1, 60, 61, 3599, 3600, 9000))
+    room, occupancy = choose(-1, 0, 1, 100), Occupancy(*(choose(False, False, True) for _ in range(3)))
+    plan = planning.make_plan(job, now, room=room, occupancy=occupancy)
+    assert plan == by_policies(job, now, room, occupancy)
+    assert plan.queued == sum(one.state == "queued" for one in plan.executions)
+    assert plan.blocks == any(one.state == "blocked" for one in plan.executions)
+
+
+def by_policies(job, now, room, occupancy):
+    """A plan without the shortcut."""
+    schedule = parse_schedule(job.schedule, job.timezone)
+    gap = schedule.shortest_gap() if job.jitter_seconds else None
+    following = planning._following(job, schedule, job.next_slot, job.runs + 1)
+    alone = following is None or effective_time(following, job.job_id, job.jitter_seconds, gap) > now
+    slots = Due((job.next_slot,), 1) if alone else planning._due_slots(job, schedule, gap, now)
+    return planning._by_policies(job, now, schedule, gap, slots, following, room, occupancy)
