@@ -7,11 +7,12 @@ JOBSCHED_POLL_INTERVAL anyway.
 """
 
 import os
+import select
 import threading
 
 import psycopg
 
-from jobsched.db.connection import Cursor, Link, convert
+from jobsched.db.connection import Cursor, Link, Row, convert
 from jobsched.errors import DatabaseError
 from jobsched.log import get_logger
 
@@ -106,7 +107,13 @@ class Listener:
         What is said while nobody listens is lost: whoever gets an error looks for himself.
         """
         try:
-            return any(True for _ in self._link.raw.notifies(timeout=LISTENING_ROUND, stop_after=1))
+            session = self._link.raw
+            if _said(session):
+                return True
+            # psycopg would wake up ten times a second to look whether it was interrupted.
+            poll = select.poll()
+            poll.register(session.fileno(), select.POLLIN)
+            return bool(poll.poll(LISTENING_ROUND * 1000)) and _said(session)
         except psycopg.Error as error:
             self._link.close()
             raise convert(error) from error
@@ -114,6 +121,11 @@ class Listener:
     def close(self) -> None:
         """Stop listening."""
         self._link.close()
+
+
+def _said(session: "psycopg.Connection[Row]") -> bool:
+    """Whether a notification is here already."""
+    return any(True for _ in session.notifies(timeout=0, stop_after=1))
 
 
 def _listen(cursor: Cursor) -> None:
