@@ -2,9 +2,11 @@
 
     python -m bench.stamps FILE
 
-Prints its address. At SIGTERM it writes one line a request: its execution, nominal due time and when it came.
+It listens on all addresses of this machine; a request for ``/slow`` is answered after 2 s. Prints its port. At
+SIGTERM it writes one line a request: its execution, its nominal due time, and when it came.
 """
 
+import contextlib
 import re
 import select
 import signal
@@ -12,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -22,6 +25,10 @@ _IDENTIFIED = re.compile(
 )
 _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 _EVENTS_AT_ONCE = 256
+
+#: Where requests wait for their answer, and for how many seconds.
+SLOW, SLOW_SECONDS = "/slow", 2.0
+_SLOW_LINE = f"POST {SLOW} ".encode()
 
 
 class Stamp(NamedTuple):
@@ -41,7 +48,8 @@ class StampingTarget:
             [sys.executable, "-m", "bench.stamps", str(self._file)], stdout=subprocess.PIPE
         )
         assert self._process.stdout is not None
-        self.url = self._process.stdout.readline().decode().strip()
+        self.port = int(self._process.stdout.readline())
+        self.url = f"http://127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -63,10 +71,15 @@ class StampingTarget:
 
 def serve(listener: socket.socket, noted: list[tuple[bytes, float]]) -> None:
     """Answer every request with 200 until interrupted, and note it."""
-    epoll, connections, unfinished = select.epoll(), {listener.fileno(): listener}, {}
+    epoll, connections = select.epoll(), {listener.fileno(): listener}
+    unfinished: dict[int, tuple[bytes, float]] = {}
+    slow: deque[tuple[float, socket.socket]] = deque()
     epoll.register(listener, select.EPOLLIN)
     while True:
-        for fd, _events in epoll.poll(-1, _EVENTS_AT_ONCE):
+        ready = epoll.poll(max(0.0, slow[0][0] - time.monotonic()) if slow else -1, _EVENTS_AT_ONCE)
+        while slow and slow[0][0] <= time.monotonic():
+            _answer(slow.popleft()[1])
+        for fd, _events in ready:
             connection = connections[fd]
             if connection is listener:
                 accepted, _address = listener.accept()
@@ -85,11 +98,19 @@ def serve(listener: socket.socket, noted: list[tuple[bytes, float]]) -> None:
             if not data:
                 del connections[fd]
                 connection.close()
-            elif _is_complete(data):
-                noted.append((data, came))
-                connection.send(_OK)
-            else:
+            elif not _is_complete(data):
                 unfinished[fd] = data, came
+            else:
+                noted.append((data, came))
+                if data.startswith(_SLOW_LINE):
+                    slow.append((time.monotonic() + SLOW_SECONDS, connection))
+                else:
+                    _answer(connection)
+
+
+def _answer(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it has gone
+        connection.send(_OK)
 
 
 def _is_complete(data: bytes) -> bool:
@@ -115,8 +136,8 @@ def main(file: str) -> None:
     """Serve, and write down what was noted at the end."""
     signal.signal(signal.SIGTERM, _interrupt)
     noted: list[tuple[bytes, float]] = []
-    with socket.create_server(("127.0.0.1", 0), backlog=4096) as listener:
-        print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+    with socket.create_server(("0.0.0.0", 0), backlog=4096) as listener:
+        print(listener.getsockname()[1], flush=True)
         try:
             serve(listener, noted)
         except KeyboardInterrupt:
