@@ -371,13 +371,35 @@ class _Lent:
         self._socket.close()
 
 
+#: Headers that libcurl adds where it finds none, by their length.
+_OF_LIBCURL = {len(name): name for name in ("accept", "user-agent")}
+
+
 def _lines(headers: Headers) -> list[str]:
-    # "Name:" would remove a header and "Name;" sends it empty. An empty Expect keeps libcurl from asking for
-    # 100-continue, after whose refusal (417) it repeats the request by itself.
-    lines = [f"{name}: {value}" if value else f"{name};" for name, value in headers]
-    lines.append("Expect:")
-    text = "".join(lines)
-    if "\n" in text or "\r" in text or "\0" in text:
-        # libcurl would send them as they are, and one header would become two.
+    # libcurl formats, allocates and looks through every entry, and passes what is in one on as it is: most headers
+    # go together. Apart go those that it would send a second time, and "Name;", which sends an empty one. An empty
+    # Expect keeps it from asking for 100-continue, after whose refusal (417) it repeats the request by itself.
+    apart, together = ["Expect:"], []
+    for name, value in headers:
+        if not value:
+            apart.append(f"{name};")
+        elif len(name) in _OF_LIBCURL and name.lower() == _OF_LIBCURL[len(name)]:
+            apart.append(f"{name}: {value}")
+        else:
+            together.append(f"{name}: {value}")
+    text = "\r\n".join(together)
+    breaks = max(0, len(together) - 1)
+    alone = "".join(apart)
+    if (
+        text.count("\n") != breaks
+        or text.count("\r") != breaks
+        or "\n" in alone
+        or "\r" in alone
+        or "\0" in text
+        or "\0" in alone
+    ):
+        # One header would become two.
         raise ValueError("a header has a line break")
-    return lines
+    if together:
+        apart.append(text)
+    return apart

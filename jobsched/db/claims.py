@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -127,6 +128,8 @@ RETURNING e.id, e.project_id, e.job_id, e.attempt, e.retry_count, e.trigger, e.q
 """
 _HEADERS = 11  # the place of j.headers above
 
+_BOOLEANS = ("false", "true")
+
 #: Characters up to which a job's headers are remembered.
 _SHORT = 1024
 
@@ -152,11 +155,11 @@ UNBLOCK = """unblocked AS (
 _FINISH = f"""
 WITH o AS MATERIALIZED (
     SELECT id, attempt, outcome, age, duration_ms, max_retry_count, delay, spends, status,
-        headers::jsonb, decode(body, 'hex') AS body, truncated, error_code, error_message, phases::jsonb, sent
+        headers, decode(body, 'hex') AS body, truncated, error_code, error_message, phases, sent
     FROM json_to_recordset(%(ended)s::json) AS j(
         id bigint, attempt int, outcome text, age float8, duration_ms float8, max_retry_count int,
-        delay float8, spends bool, status int, headers text, body text, truncated bool, error_code text,
-        error_message text, phases text, sent text)
+        delay float8, spends bool, status int, headers jsonb, body text, truncated bool, error_code text,
+        error_message text, phases jsonb, sent text)
 ), retried AS (
     UPDATE execution e SET
         state = 'retrying', worker_id = NULL, started_at = NULL, deadline_at = NULL,
@@ -269,9 +272,8 @@ def claim(link: Link, worker: UUID, ids: Sequence[int]) -> list[Claimed]:
 
 def _claimed(row: Row) -> Claimed:
     success, no_retry = row[-2:]
-    return Claimed(
-        *row[:_HEADERS], _headers(row[_HEADERS]), *row[_HEADERS + 1 : -2], tuple(success), tuple(no_retry)
-    )
+    headers = _headers(row[_HEADERS])
+    return Claimed._make((*row[:_HEADERS], headers, *row[_HEADERS + 1 : -2], tuple(success), tuple(no_retry)))
 
 
 def _headers(text: str) -> Any:
@@ -329,31 +331,36 @@ def _finish(link: Link, worker: UUID, worker_name: str, ended: Sequence[Ended]) 
 def _as_json(ended: Sequence[Ended]) -> str:
     """The batch as one JSON parameter, in the order of ids.
 
-    Sixteen arrays cost psycopg 63 µs a row, most of it in escaping; one JSON text costs 10 µs.
+    Sixteen arrays cost psycopg 63 µs a row, most of it in escaping. What most attempts do not have (an error, a
+    delay) is left out, which is NULL over there.
     """
-    return json.dumps(
-        [
-            {
-                "id": one.id,
-                "attempt": one.attempt,
-                "outcome": one.state,
-                "age": one.age,
-                "duration_ms": one.duration_ms,
-                "max_retry_count": one.max_retry_count,
-                "delay": one.delay,
-                "spends": one.spends,
-                "status": one.status,
-                "headers": one.headers,
-                "body": None if one.body is None else one.body.hex(),
-                "truncated": one.truncated,
-                "error_code": one.error_code,
-                "error_message": one.error_message,
-                "phases": one.phases,
-                "sent": one.payload,
-            }
-            for one in sorted(ended, key=lambda one: one.id)
-        ]
-    )
+    return f"[{','.join(map(_object, sorted(ended, key=attrgetter('id'))))}]"
+
+
+def _object(one: Ended) -> str:
+    parts = [
+        f'{{"id":{one.id},"attempt":{one.attempt},"outcome":"{one.state}","age":{one.age:.6f},'
+        f'"max_retry_count":{one.max_retry_count},"delay":{one.delay or 0},'
+        f'"spends":{_BOOLEANS[one.spends]},"truncated":{_BOOLEANS[one.truncated]}'
+    ]
+    if one.duration_ms is not None:
+        parts.append(f',"duration_ms":{one.duration_ms:.3f}')
+    if one.status is not None:
+        parts.append(f',"status":{one.status}')
+    if one.headers is not None:
+        parts.append(f',"headers":{one.headers}')
+    if one.body is not None:
+        parts.append(f',"body":"{one.body.hex()}"')
+    if one.phases is not None:
+        parts.append(f',"phases":{one.phases}')
+    if one.error_code is not None:
+        parts.append(f',"error_code":{json.dumps(one.error_code)}')
+    if one.error_message is not None:
+        parts.append(f',"error_message":{json.dumps(one.error_message)}')
+    if one.payload is not None:
+        parts.append(f',"sent":{json.dumps(one.payload)}')
+    parts.append("}")
+    return "".join(parts)
 
 
 def hand_back(link: Link, worker: UUID, ids: Sequence[int]) -> list[tuple[str, int]]:

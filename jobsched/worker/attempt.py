@@ -85,11 +85,17 @@ def ended_by(claimed: Claimed, verdict: Verdict, result: Result | None, age: flo
         ended.headers = _headers_json(result.headers)
         ended.body = result.body
         ended.truncated = result.truncated
-        ended.phases = (
-            f'{{"dnsMs":{phases.dns_ms:.3f},"connectMs":{phases.connect_ms:.3f},"tlsMs":{phases.tls_ms:.3f},'
-            f'"firstByteMs":{phases.first_byte_ms:.3f},"totalMs":{phases.total_ms:.3f}}}'
-        )
+        way = _NO_WAY
+        if phases.dns_ms or phases.connect_ms or phases.tls_ms:
+            way = (
+                f'"dnsMs":{phases.dns_ms:.3f},"connectMs":{phases.connect_ms:.3f},"tlsMs":{phases.tls_ms:.3f}'
+            )
+        ended.phases = f'{{{way},"firstByteMs":{phases.first_byte_ms:.3f},"totalMs":{phases.total_ms:.3f}}}'
     return ended
+
+
+# On a kept connection there is nothing to look up, connect or shake hands.
+_NO_WAY = '"dnsMs":0.000,"connectMs":0.000,"tlsMs":0.000'
 
 
 def without_capture(ended: Ended) -> Ended:

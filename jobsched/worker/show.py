@@ -16,6 +16,10 @@ from jobsched.queue.broker import Broker, Outcome
 from jobsched.worker.seats import Seat
 
 _LINE = 10_000
+
+#: Seconds for which entries are gathered. Most calls end before their start was shown, and need not be shown as
+#: started then: half of Redis' work for the picture.
+_GATHER = 0.05
 _BATCH = 512
 
 #: States of ours in the words of RQ's registries. What was cancelled is over for RQ too.
@@ -38,6 +42,7 @@ class Show:
         self._line: deque[tuple[str, int, float, Outcome | None]] = deque(maxlen=_LINE)
         self._something = threading.Event()
         self._stopping = False
+        self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="show", daemon=True)
 
     def begin(self) -> None:
@@ -63,12 +68,15 @@ class Show:
     def end(self, timeout: float) -> None:
         """Send what is left, as far as Redis takes it, and stop."""
         self._stopping = True
+        self._end.set()
         self._something.set()
         self._thread.join(timeout)
 
     def _run(self) -> None:
         while not self._stopping or self._line:
             self._something.wait(1.0)
+            if not self._stopping:
+                self._end.wait(_GATHER)
             self._something.clear()
             while self._line:
                 try:
