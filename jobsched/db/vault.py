@@ -4,19 +4,21 @@ A sealed text reads ``v1:<key id>:<Base64 of nonce and ciphertext>``. The key id
 "damaged". What the text is for (table, project) is bound to it, so that a row copied into another's place
 cannot be opened. Without JOBSCHED_SECRET_KEY texts are stored as they are; such a text stays readable when a
 key is given later.
+
+The library is loaded with a key only: it takes 6 MB of each process.
 """
 
 import base64
 import binascii
 import os
+from typing import TYPE_CHECKING
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import SecretStr
 
 from jobsched.errors import SecretsUnreadable
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 _SEALED = "v1:"
 _NONCE_BYTES = 12
@@ -29,8 +31,10 @@ class Vault:
         self._cipher: AESGCM | None = None
         self._key_id = ""
         if secret_key is not None:
+            from cryptography.hazmat.primitives.ciphers import aead
+
             source = secret_key.get_secret_value().encode()
-            self._cipher = AESGCM(_derived(source, b"jobsched vault v1: key", 32))
+            self._cipher = aead.AESGCM(_derived(source, b"jobsched vault v1: key", 32))
             self._key_id = _derived(source, b"jobsched vault v1: id", 4).hex()
 
     def seal(self, text: str, purpose: str) -> str:
@@ -56,6 +60,8 @@ class Vault:
                 "Stored secrets are encrypted with another JOBSCHED_SECRET_KEY than that of this process. Give "
                 "it the key that encrypted them."
             )
+        from cryptography.exceptions import InvalidTag
+
         try:
             sealed = base64.b64decode(encoded, validate=True)
             nonce, ciphertext = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
@@ -67,4 +73,7 @@ class Vault:
 
 
 def _derived(source: bytes, info: bytes, length: int) -> bytes:
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
     return HKDF(algorithm=SHA256(), length=length, salt=None, info=info).derive(source)

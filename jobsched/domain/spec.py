@@ -235,10 +235,14 @@ def _read(
         faults.append(Fault("/endAt", "is before startAt"))
     if faults:
         raise InvalidInput(faults, "The job is not valid.")
-    values = {name: getattr(job, name) for name in JobCreate.model_fields}
+    values = job.__dict__ | {
+        "headers": headers,
+        "is_recurring": recurring,
+        "start_at": start_at,
+        "end_at": end_at,
+    }
     for name in ("secret_headers", "success_status", "no_retry_status", "tags"):
         values[name] = tuple(values[name])
-    values |= {"headers": headers, "is_recurring": recurring, "start_at": start_at, "end_at": end_at}
     return JobSpec(**values)
 
 

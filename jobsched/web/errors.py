@@ -10,15 +10,16 @@ docs/errors.md explains each.
 
 import json
 import re
+from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
+from random import getrandbits
 from typing import Any, Final
 
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.exceptions import NotFound as NoSuchRoute
 
-from jobsched.config import generate_secret
 from jobsched.domain.validation import MAX_FAULTS
 from jobsched.errors import (
     Conflict,
@@ -88,9 +89,14 @@ def request_id() -> str:
     known: str | None = g.get("request_id")
     if known is None:
         given = request.headers.get("X-Request-Id", "")
-        known = given if _SANE_REQUEST_ID.fullmatch(given) else f"req_{generate_secret()[:22]}"
+        known = given if given and _SANE_REQUEST_ID.fullmatch(given) else _fresh_request_id()
         g.request_id = known
     return known
+
+
+def _fresh_request_id() -> str:
+    # Nobody has anything of guessing it, and the system's own generator lets go of the interpreter's lock each time.
+    return f"req_{urlsafe_b64encode(getrandbits(128).to_bytes(16)).decode()[:22]}"
 
 
 def title(status: int) -> str:
