@@ -25,9 +25,6 @@ JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"
 NDJSON: Final = "application/x-ndjson"
 
-#: The one call that takes more than MAX_BODY_BYTES, and longer to arrive.
-BULK_PATH: Final = "/api/v1/jobs/bulk"
-
 _CHUNK: Final = 64 * 1024
 _BROKEN: Final = (ParseException, ClientDisconnected, OSError)
 

@@ -12,8 +12,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from jobsched.errors import Fault
-from jobsched.web.errors import PROBLEM_JSON, document
 from jobsched.web.examples import EXAMPLES, REQUEST_ID
+from jobsched.web.problem import PROBLEM_JSON, document
 
 Schema = dict[str, Any]
 #: What stands where in a request: ``path``, ``query`` or ``header``, and the model of what is there.

@@ -12,15 +12,13 @@ import json
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping
-from http import HTTPStatus
 from random import getrandbits
-from typing import Any, Final
+from typing import Final
 
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.exceptions import NotFound as NoSuchRoute
 
-from jobsched.domain.validation import MAX_FAULTS
 from jobsched.errors import (
     Conflict,
     DatabaseRefused,
@@ -38,19 +36,12 @@ from jobsched.errors import (
 )
 from jobsched.log import get_logger
 from jobsched.runtime.outage import Outage
+from jobsched.web.problem import PROBLEM_JSON, document, title
 
-PROBLEM_JSON: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = 5
 
 #: Seconds without a 503 after which the trouble behind the last one counts as over.
 _QUIET_SECONDS: Final = 5.0
-
-# RFC 9110's names, which Python has from 3.13 on.
-_TITLES: Final[Mapping[int, str]] = {
-    413: "Content Too Large",
-    414: "URI Too Long",
-    422: "Unprocessable Content",
-}
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -97,31 +88,6 @@ def request_id() -> str:
 def _fresh_request_id() -> str:
     # Nobody has anything of guessing it, and the system's own generator lets go of the interpreter's lock each time.
     return f"req_{urlsafe_b64encode(getrandbits(128).to_bytes(16)).decode()[:22]}"
-
-
-def title(status: int) -> str:
-    """A status in words, the same with every Python."""
-    return _TITLES.get(status) or HTTPStatus(status).phrase
-
-
-def document(
-    status: int, code: str, detail: str, *, request_id: str, faults: Iterable[Fault] = ()
-) -> dict[str, Any]:
-    """A problem document. ``errors`` is there when there are faults, in the order in which they were found."""
-    problem: dict[str, Any] = {
-        "type": f"urn:jobsched:error:{code}",
-        "title": title(status),
-        "status": status,
-        "detail": detail,
-    }
-    listed = [
-        {"parameter" if fault.parameter else "pointer": fault.pointer, "message": fault.message}
-        for fault in faults
-    ]
-    if listed:
-        problem["errors"] = listed[:MAX_FAULTS]
-    problem["requestId"] = request_id
-    return problem
 
 
 def problem_response(

@@ -33,8 +33,7 @@ from gunicorn.util import write_nonblock  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-untyped]
 
 from jobsched.config import Settings, generate_secret
-from jobsched.web.body import BULK_PATH
-from jobsched.web.errors import PROBLEM_JSON, document
+from jobsched.web.problem import BULK_PATH, PROBLEM_JSON, document
 
 # The WSGI application; typed loosely, since gunicorn has no types.
 AppFactory = Callable[[], Any]

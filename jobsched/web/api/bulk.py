@@ -12,10 +12,11 @@ from jobsched.errors import Fault, InvalidInput
 from jobsched.web import schemas_jobs, serialize
 from jobsched.web.api.jobs import TAG
 from jobsched.web.auth import principal
-from jobsched.web.body import BULK_PATH, JSON, NDJSON, check_type, read_chunks
+from jobsched.web.body import JSON, NDJSON, check_type, read_chunks
 from jobsched.web.errors import RequestRefused
 from jobsched.web.items import Item, array_items, line_items
 from jobsched.web.params import BulkQuery
+from jobsched.web.problem import BULK_PATH
 from jobsched.web.routing import Api
 from jobsched.web.services import Services
 
