@@ -2,6 +2,7 @@
 
 Settings: ``celery worker --pool threads --concurrency N --without-gossip --without-mingle --without-heartbeat``, log
 level WARNING, Redis as result backend, a ``requests.Session`` a thread, 16 messages fetched ahead for each thread.
+Its other pools: ``prefork`` took half as much processor time again for a job, and ``solo`` makes one call at a time.
 """
 
 import sys
