@@ -136,6 +136,7 @@ READS: Sequence[Read] = (
     Read("executions until a day", "filters", _list(_EXECUTIONS, to=lambda ids: ids.days_ago(20))),
     Read("failures of a busy job", "filters", lambda ids: f"{_JOBS}/{ids.busy()}/executions?state=failed"),
     Read("dead letters of a job", "filters", _list(_DEAD, jobId=Ids.job)),
+    Read("dead letters by an error of none", "filters", _list(_DEAD, errorCode=_is("timeout"))),
     Read("dead letters of the last day", "filters", _list(_DEAD, from_=lambda ids: ids.days_ago(0.5))),
     Read("stats", "stats", _is("/queue/stats")),
     Read("metrics", "stats", _is("/metrics")),

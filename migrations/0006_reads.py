@@ -19,6 +19,7 @@ _STEPS = (
     "CREATE INDEX IF NOT EXISTS job_paused ON job (project_id, id) WHERE deleted_at IS NULL AND NOT is_active",
     "CREATE INDEX IF NOT EXISTS job_last_unsuccessful ON job_last (last_state, job_id) "
     "WHERE last_state <> 'succeeded'",
+    "CREATE INDEX IF NOT EXISTS dead_letter_error ON dead_letter (project_id, error_code, id)",
 )
 
 #: Of the history, day by day: name, and what stands behind the table's.

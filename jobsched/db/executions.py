@@ -104,7 +104,7 @@ FROM execution_history e
 _PROBE = """
 SELECT e.id FROM execution_history e
 WHERE {where} AND e.state = ANY(%(states)s) AND e.finished_at < %(soon)s
-ORDER BY {id} DESC OFFSET %(limit)s - 1 LIMIT 1
+ORDER BY {id} DESC OFFSET :limit - 1 LIMIT 1
 """
 _SINCE = "e.scheduled_for >= %(back)s AND e.finished_at >= %(back)s"
 
@@ -150,7 +150,7 @@ class Executions:
         if not wanted or (trigger is not None and trigger not in TRIGGERS):
             return Page([])
         parameters: dict[str, Any] = {
-            "project": project_id, "limit": limit + 1, "before": before_id, "job": job_id, "trigger": trigger,
+            "project": project_id, "before": before_id, "job": job_id, "trigger": trigger,
             "from": from_, "to": to, "states": wanted,
         }  # fmt: skip
         where = ["e.project_id = %(project)s"]
@@ -174,7 +174,7 @@ class Executions:
             # Nothing finishes before its slot, so whole days can be left out.
             finished = [*where, "e.finished_at >= %(from)s"] if from_ is not None else where
             if to is not None and before_id is None and job_id is None:
-                floor = self._floor(finished, parameters)
+                floor = self._floor(finished, parameters, limit + 1)
             if floor is not None:
                 parameters["floor"] = floor
                 parts.append(_window(finished))
@@ -187,11 +187,11 @@ class Executions:
                 parts += [
                     _part(_FINISHED, [*finished, f"e.state = '{state}'"], every_state=True) for state in final
                 ]
-        statement = f"SELECT * FROM ({' UNION ALL '.join(parts)}) AS x ORDER BY 1 DESC LIMIT %(limit)s"
-        items = [_execution(row) for row in self._rows(statement, parameters)]
+        statement = f"SELECT * FROM ({' UNION ALL '.join(parts)}) AS x ORDER BY 1 DESC LIMIT :limit"
+        items = [_execution(row) for row in self._rows(_limited(statement, limit + 1), parameters)]
         return Page.of(items, limit, lambda execution: execution.id)
 
-    def _floor(self, where: list[str], parameters: dict[str, Any]) -> int | None:
+    def _floor(self, where: list[str], parameters: dict[str, Any], limit: int) -> int | None:
         """An id that leaves a page of history at or above it, from about the end of the time asked for.
 
         Ids follow the time of firing, not the slot: whoever walks from the newest id down to the slots before ``to``
@@ -202,7 +202,8 @@ class Executions:
         if to > clock.utc_now():
             return None
         known = parameters | {"soon": to + timedelta(days=1)}
-        statement = _PROBE.format(where=" AND ".join([*where, _SINCE]), id="e.id + 0")
+        probe = _limited(_PROBE, limit)
+        statement = probe.format(where=" AND ".join([*where, _SINCE]), id="e.id + 0")
         for seconds in _LOOK_BACK:
             back = to - timedelta(seconds=seconds)
             if from_ is not None and back <= from_:
@@ -210,7 +211,7 @@ class Executions:
             if rows := self._rows(statement, known | {"back": back}):
                 return int(rows[0][0])
         # Little happened then. In the days before, the walk is short; what is later is not looked at here.
-        rows = self._rows(_PROBE.format(where=" AND ".join(where), id="e.id"), known)
+        rows = self._rows(probe.format(where=" AND ".join(where), id="e.id"), known)
         return int(rows[0][0]) if rows else 0
 
     def dead_letter(self, project_id: int, execution_id: int) -> DeadLetterRecord:
@@ -243,11 +244,8 @@ class Executions:
         where, parameters = conditions(project_id, selector)
         if before_id is not None:
             where += " AND d.id < %(before)s"
-        rows = self._rows(
-            f"SELECT {', '.join(_DEAD_FIELDS)} FROM dead_letter d WHERE {where} "
-            "ORDER BY d.id DESC LIMIT %(limit)s",
-            {**parameters, "before": before_id, "limit": limit + 1},
-        )
+        statement = f"SELECT {', '.join(_DEAD_FIELDS)} FROM dead_letter d WHERE {where} ORDER BY d.id DESC LIMIT :limit"
+        rows = self._rows(_limited(statement, limit + 1), {**parameters, "before": before_id})
         return Page.of([_dead_letter(row) for row in rows], limit, lambda letter: letter.id)
 
     def _rows(self, statement: str, parameters: Any) -> list[Row]:
@@ -258,7 +256,16 @@ class Executions:
 
 def _part(select: str, where: list[str], every_state: bool) -> str:
     conditions = where if every_state else [*where, "e.state = ANY(%(states)s)"]
-    return f"({select} WHERE {' AND '.join(conditions)} ORDER BY e.id DESC LIMIT %(limit)s)"
+    return f"({select} WHERE {' AND '.join(conditions)} ORDER BY e.id DESC LIMIT :limit)"
+
+
+def _limited(statement: str, limit: int) -> str:
+    """``statement`` with its limit as a number.
+
+    Were it a parameter, a plan for all calls would reckon with a tenth of all rows. Postgres would rather plan each
+    call by itself, which takes longer than to read the page: the history has dozens of partitions.
+    """
+    return statement.replace(":limit", f"{limit:d}")
 
 
 def _window(where: list[str]) -> str:
@@ -266,7 +273,7 @@ def _window(where: list[str]) -> str:
     conditions = [*where, "e.state = ANY(%(states)s)", "e.id + 0 >= %(floor)s"]
     return (
         f"(WITH w AS MATERIALIZED ({_FINISHED} WHERE {' AND '.join(conditions)}) "
-        "SELECT * FROM w ORDER BY id DESC LIMIT %(limit)s)"
+        "SELECT * FROM w ORDER BY id DESC LIMIT :limit)"
     )
 
 

@@ -192,7 +192,8 @@ class Jobs:
             parameters.extend(values)
 
         if before_id is not None:
-            demand("t1.id < %s", before_id)
+            # Of both: a merge join would begin with the newest schedule.
+            demand("t1.id < %s AND t2.job_id < %s", before_id, before_id)
         if q:
             demand(f"({' OR '.join(_SEARCHED)})", *[_containing(q)] * len(_SEARCHED))
         if is_active is not None:
