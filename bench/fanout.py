@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import named, plots
+from bench.markdown import table
 from bench.part import Bar, Figures, Options, Part
 from bench.process import pss_bytes
 from bench.stamps import SLOW, Stamp, StampingTarget
@@ -180,4 +181,37 @@ def draw(figures: Figures, folder: Path) -> Sequence[Path]:
     return [plots.quantiles(folder / "fanout-called.svg", title, "seconds after the due time", series)]
 
 
-PART = Part("fanout", "Fan-out: many jobs at once, many hosts", measure, bars, draw)
+def words(figures: Figures) -> str:
+    """When calls began, and what the worker held, by number of seats."""
+    rows = [
+        [
+            f"{run['concurrency']:,}",
+            plots.amount(run["seconds_until_the_last_is_called"]),
+            *(
+                plots.amount(run[f"{kind}_called_after_s"][at])
+                for kind in ("good", "slow")
+                for at in ("p50", "p99")
+            ),
+            plots.amount(run["good_call_took_ms"]["p50"]),
+            plots.amount(run["worker"]["pss_mb"]),
+            plots.amount(run["worker"]["descriptors"]),
+            plots.amount(run["lost"] + run["called_twice"]),
+        ]
+        for run in figures["runs"]
+    ]
+    header = [
+        "seats",
+        "last called, s",
+        "good called, p50 s",
+        "p99",
+        "slow called, p50 s",
+        "p99",
+        "a good call, p50 ms",
+        "worker, MB",
+        "descriptors",
+        "lost or doubled",
+    ]
+    return f"{figures['jobs']:,} jobs due at once, {figures['names']:,} names.\n\n{table(header, rows)}"
+
+
+PART = Part("fanout", "Fan-out: many jobs at once, many hosts", measure, bars, draw, words)

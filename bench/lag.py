@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import plots
+from bench.markdown import table
 from bench.part import Bar, Figures, Options, Part
 from bench.process import cpu_of, tree
 from bench.stamps import Stamp, StampingTarget
@@ -152,4 +153,21 @@ def draw(figures: Figures, folder: Path) -> Sequence[Path]:
     return [plots.quantiles(folder / "lag-distribution.svg", title, "milliseconds", series, mark=50.0)]
 
 
-PART = Part("lag", "Lag: from due time to the first byte", measure, bars, draw)
+def words(figures: Figures) -> str:
+    """The lag and its stages, and what each process spent on an execution."""
+    rows, costs = [], []
+    for shape, what in _SHAPES.items():
+        one = figures[shape]
+        for stage, lags in {"due to first byte": one, **one["stages"]}.items():
+            cells = [
+                plots.amount(lags[name]) for name in ("p50_ms", "p90_ms", "p99_ms", "p99_9_ms", "max_ms")
+            ]
+            rows.append([what, stage.replace("_", " "), *cells])
+        spent = one["cpu_us_per_execution"]
+        costs.append([what, *map(plots.amount, [*spent.values(), sum(spent.values())])])
+    lag = table(["due", "ms", "p50", "p90", "p99", "p99.9", "max"], rows)
+    cost = table(["CPU, µs an execution", *figures["spread"]["cpu_us_per_execution"], "all"], costs)
+    return f"{figures['rate']} executions a second for {figures['seconds']} s.\n\n{lag}\n{cost}"
+
+
+PART = Part("lag", "Lag: from the due time to the first byte", measure, bars, draw, words)

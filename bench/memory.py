@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import plots
+from bench.markdown import table
 from bench.part import Bar, Figures, Options, Part
 from bench.process import pss_bytes, tree
 from jobsched.testing.stand import Stand
@@ -29,7 +30,7 @@ BULK = 10_000
 SIZE, SIZE_QUICK = 2, 1
 SECONDS, SECONDS_QUICK = 15.0, 3.0
 
-#: Which process may take how much, in which situations (MB).
+#: Which process may take how much, in every situation (MB). The API's is each of its processes.
 BARS = {"worker": 75.0, "poller": 65.0, "api": 80.0}
 
 _SETTLE = 4.0
@@ -172,4 +173,14 @@ def draw(figures: Figures, folder: Path) -> Sequence[Path]:
     return [plots.horizontal_bars(folder / "memory-processes.svg", title, "MB", rows)]
 
 
-PART = Part("memory", "Memory of each process", measure, bars, draw)
+def words(figures: Figures) -> str:
+    """Each process in each situation."""
+    looks: Mapping[str, Look] = figures["pss_mb"]
+    rows = [
+        [process, *(plots.amount(look.get(process, 0.0)) for look in looks.values())]
+        for process in looks["idle"]
+    ]
+    return table(["PSS, MB", *looks], rows)
+
+
+PART = Part("memory", "Memory of each process", measure, bars, draw, words)
