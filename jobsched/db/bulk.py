@@ -144,6 +144,7 @@ class _Lines:
         # By identity: specs hold dictionaries, and all of them live as long as the jobs.
         self._shared: dict[int, bytes] = {}
         self._times: dict[tuple[int, str, str], bytes] = {}
+        self._anchors: dict[datetime, bytes] = {}
 
     def job(self, job: NewJob, job_id: int) -> bytes:
         _shared, key, name, description, api, schedule, timezone, recurring, headers, tags, payload, plain = (
@@ -182,16 +183,21 @@ class _Lines:
                 spec.max_runs, spec.jitter_seconds,
             )  # fmt: skip
             times = first_times(timing, job_id=job_id, now=self._now)
-            line = b"\t%b\n" % b"\t".join(map(_encoded, _schedule_columns(times)))
+            line = self._schedule_line(times)
             if times.next_execution_time is not None:
                 self.soonest = min(self.soonest or times.next_execution_time, times.next_execution_time)
             if not spec.jitter_seconds:  # else they depend on the id
                 self._times[known] = line
         return b"%d%b" % (job_id, line)
 
-
-def _schedule_columns(times: Times) -> tuple[datetime | None, ...]:
-    return times.next_slot, times.next_execution_time, times.anchor
+    def _schedule_line(self, times: Times) -> bytes:
+        slot = _encoded(times.next_slot)
+        # As a rule the two are one, and all jobs of a bulk have the same anchor.
+        due = slot if times.next_execution_time is times.next_slot else _encoded(times.next_execution_time)
+        anchor = self._anchors.get(times.anchor)
+        if anchor is None:
+            anchor = self._anchors[times.anchor] = _encoded(times.anchor)
+        return b"\t%b\t%b\t%b\n" % (slot, due, anchor)
 
 
 def _escaped(value: str | None) -> str:
@@ -200,6 +206,8 @@ def _escaped(value: str | None) -> str:
 
 def _encoded(value: Any) -> bytes:
     """A value in COPY's text format (PostgreSQL's documentation, COPY, "Text Format")."""
+    if isinstance(value, datetime):
+        return value.isoformat().encode()
     return _escaped(as_text(value)).encode()
 
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 import peewee
@@ -217,18 +218,28 @@ def open_pool(
     return database
 
 
-@contextmanager
-def converted() -> Iterator[None]:
+def converted() -> "_Converted":
     """Turn the errors of Peewee and psycopg inside the block into ours."""
-    try:
-        yield
-    except (peewee.PeeweeException, psycopg.Error) as error:
-        raise convert(error) from error
-    except ValueError as error:
+    return _CONVERTED
+
+
+class _Converted:
+    """Holds nothing, so that one serves all: each request enters it several times."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, peewee.PeeweeException | psycopg.Error):
+            raise convert(error) from error
         # playhouse.pool.MaxConnectionsExceeded is a plain ValueError.
         if type(error).__name__ == "MaxConnectionsExceeded":
             raise DatabaseUnavailable("All database connections of this process are busy.") from error
-        raise
+
+
+_CONVERTED = _Converted()
 
 
 def repeated(transaction: Callable[P, T]) -> Callable[P, T]:

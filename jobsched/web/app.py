@@ -83,9 +83,10 @@ def _frame_requests(app: Flask) -> None:
         g.began = monotonic()
 
     def end(response: Response) -> Response:
-        response.headers["X-Request-Id"] = errors.request_id()
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers.setdefault("Cache-Control", "no-store")
+        headers = response.headers
+        headers["X-Request-Id"] = errors.request_id()
+        headers["X-Content-Type-Options"] = "nosniff"
+        headers.setdefault("Cache-Control", "no-store")
         seconds = monotonic() - g.began
         figures.count(response, seconds)
         if not enabled("debug"):

@@ -211,4 +211,8 @@ class _Application(BaseApplication):  # type: ignore[misc]
             self.cfg.set(name, value)
 
     def load(self) -> Any:
-        return self._app_factory()
+        application = self._app_factory()
+        # What serves until the end need not be looked through again at each collection.
+        gc.collect()
+        gc.freeze()
+        return application
