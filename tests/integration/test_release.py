@@ -13,6 +13,7 @@ from jobsched.db.claims import Ended
 from jobsched.db.connection import Link, open_pool
 from jobsched.db.notify import Listener
 from jobsched.errors import DatabaseUnavailable
+from jobsched.poller import process
 from jobsched.poller.fire import Fire
 from jobsched.poller.process import Dispatch
 from jobsched.poller.reconcile import Reconcile
@@ -88,6 +89,19 @@ def test_what_became_due_during_a_round_is_not_left_for_the_next_poll(link, seco
     assert nap < 0.05
     assert dispatch.run_once() > 0
     assert states(link, late) == ["queued"]
+
+
+def test_only_a_round_that_has_found_something_lets_what_comes_next_gather_company(link, broker, monkeypatch):
+    monkeypatch.setattr(process, "_PACE", POLL)
+    late = make_job(link, due=None)
+    dispatch = Dispatch(link, broker, 100, POLL)
+    soon = (
+        "UPDATE job_schedule SET next_execution_time = clock_timestamp() + interval '1 s' WHERE job_id = %s"
+    )
+    link.execute(soon, (late,))
+    assert dispatch.run_once() <= 1.0
+    make_job(link)
+    assert dispatch.run_once() > 2.0
 
 
 def test_a_schedule_that_somebody_holds_when_it_is_due_is_looked_at_again_soon(link, second, broker):
