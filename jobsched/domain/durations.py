@@ -56,7 +56,7 @@ def _unit_hint(text: str, unit: str) -> str:
 
 def looks_like_instant(text: str) -> bool:
     """Whether a user can only have meant a date or an instant by ``text``."""
-    return re.match(r"\d{4}-\d", text, re.ASCII) is not None
+    return text[4:5] == "-" and re.match(r"\d{4}-\d", text, re.ASCII) is not None
 
 
 def parse_instant(text: str) -> datetime:

@@ -3,12 +3,15 @@
 A pool's name has no dot (``[a-z0-9_-]``), so the suffixes can never be taken for part of it.
 """
 
+from functools import lru_cache
+
 HIGH_FROM = 8
 LOW_UP_TO = 3
 
 _HIGH, _LOW = ".high", ".low"
 
 
+@lru_cache(maxsize=1024)
 def queue_name(pool: str, priority: int) -> str:
     """The queue of a job: ``<pool>`` for priorities 4 to 7, ``<pool>.high`` above, ``<pool>.low`` below.
 

@@ -170,6 +170,8 @@ def _effective(due: DueSchedule, slot: datetime, gap: timedelta | None) -> datet
 
 
 def _following(due: DueSchedule, schedule: Schedule, after: datetime, runs: int) -> datetime | None:
+    if due.is_recurring and due.start_at is None and due.end_at is None and due.max_runs is None:
+        return schedule.next_after(after, due.anchor)  # as next_slot would, without bounds to look at
     return next_slot(
         schedule,
         after=after,
