@@ -41,7 +41,7 @@ ON CONFLICT (project_id, path, key) DO UPDATE SET
 
 _PRUNE = f"""
 DELETE FROM idempotency_key WHERE ctid = ANY(ARRAY(
-    SELECT ctid FROM idempotency_key WHERE created_at < clock_timestamp() - interval '{KEPT_HOURS} hours'
+    SELECT ctid FROM idempotency_key WHERE created_at < statement_timestamp() - interval '{KEPT_HOURS} hours'
     ORDER BY created_at LIMIT {PRUNED_AT_ONCE} FOR UPDATE SKIP LOCKED))
 RETURNING 1
 """
