@@ -36,6 +36,8 @@ RATIOS = {"bullmq": 1.0, "rq-simple": 25.0, "arq": 2.5}
 CPU_BAR = 100.0
 
 _START_SECONDS = 30.0
+#: Sides that cost more than so many times the least are left out of the plot of costs.
+_SHOWN = 15
 
 
 @dataclass(frozen=True)
@@ -239,12 +241,17 @@ def draw(figures: Figures, folder: Path) -> list[Path]:
         )
         for side in ordered
     ]
-    costs = [(side["label"], side["cpu_us"]) for side in ordered]
+    totals = [sum(side["cpu_us"].values()) for side in ordered]
+    # Beside a fork for each job the others would be lines without an area; the table has them all.
+    shown = [side for side, total in zip(ordered, totals, strict=True) if total <= _SHOWN * min(totals)]
+    costs = [(side["label"], side["cpu_us"]) for side in shown]
     return [
         plots.horizontal_bars(
             folder / "deliver-speed.svg", title, "callbacks/s (concurrency in brackets)", speeds
         ),
-        plots.stacked_bars(folder / "deliver-cpu.svg", "Processor time of one callback", "µs", costs),
+        plots.stacked_bars(
+            folder / "deliver-cpu.svg", "Processor time of one callback, by process", "µs", costs
+        ),
     ]
 
 
