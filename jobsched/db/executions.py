@@ -108,6 +108,9 @@ ORDER BY {id} DESC OFFSET :limit - 1 LIMIT 1
 """
 _SINCE = "e.scheduled_for >= %(back)s AND e.finished_at >= %(back)s"
 
+#: Before it nothing was called, and Python has no instant an hour before the first one.
+_FIRST_YEAR = 1970
+
 #: How far back, in seconds, a page of history is looked for before the end of the time asked for.
 _LOOK_BACK = (1.0, 60.0, 3600.0)
 
@@ -201,6 +204,8 @@ class Executions:
         to, from_ = parameters["to"], parameters["from"]
         if to > clock.utc_now():
             return None
+        if to.year < _FIRST_YEAR:
+            return 0
         known = parameters | {"soon": to + timedelta(days=1)}
         probe = _limited(_PROBE, limit)
         statement = probe.format(where=" AND ".join([*where, _SINCE]), id="e.id + 0")

@@ -225,6 +225,12 @@ def test_any_time_asked_for_gives_what_reading_everything_gives(stored):
         assert page.next_before == (wanted[6] if len(wanted) > 7 else None)
 
 
+@pytest.mark.parametrize("to", [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)])
+def test_the_ends_of_time_may_be_asked_for(stored, to):
+    finished = stored.finished(stored.job())
+    assert ids(stored.executions.page(1, limit=5, to=to)) == ([finished] if to.year > 2026 else [])
+
+
 def test_dead_letters_are_listed_and_filtered(stored):
     job, other = stored.job(), stored.job()
     a = stored.dead_letter(job, payload='{"b": 1, "a": null}', last_attempt=json.dumps(ATTEMPT))
