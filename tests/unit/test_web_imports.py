@@ -19,12 +19,20 @@ def loaded(modules: str, *libraries: str) -> list[str]:
         (
             "the one that watches",
             "jobsched.cli, jobsched.wiring, jobsched.db.migrate, jobsched.web.server",
-            ("flask", "werkzeug", "flask_openapi3", "redis", "prometheus_client", "pycurl", "cryptography"),
+            (
+                "flask",
+                "werkzeug",
+                "flask_openapi3",
+                "redis",
+                "prometheus_client",
+                "pycurl",
+                "cryptography.hazmat.bindings",
+            ),
         ),
         (
             "the one that serves",
             "jobsched.web.app, jobsched.callback.guard, jobsched.queue.broker, jobsched.db.notify",
-            ("pycurl", "cryptography", "rq", "requests"),
+            ("pycurl", "cryptography.hazmat.bindings", "rq", "requests"),
         ),
     ],
     ids=["watching", "serving"],
