@@ -7,9 +7,10 @@ from dataclasses import replace
 from threading import Lock
 from typing import Any
 
-from flask import Flask, Response, g, request
+from flask import Flask, Request, Response, g, request
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
+from werkzeug.routing import MapAdapter
 
 from jobsched import __version__
 from jobsched.clock import monotonic
@@ -35,6 +36,9 @@ _DESCRIPTION = (
     "and `webhook-signature`) with the project's signing secrets."
 )
 
+
+#: Of so many values of Host it is known that they can be one.
+_HOSTS = 100
 
 CHECKOUT_SECONDS = 3.0
 """How long a request waits for its turn to get a connection before it is answered 503."""
@@ -71,9 +75,31 @@ def create_app(services: Services) -> Flask:
 class _Application(OpenAPI):
     """flask-openapi3's, without what Flask asks anew at each request and we know."""
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._hosts: dict[tuple[str, str], str] = {}
+
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """``func`` as it is: nothing of ours is a coroutine."""
         return func
+
+    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
+        """What finds the route; a Host that was looked at before is not looked at again."""
+        if request is None or "HTTP_HOST" not in request.environ or "HTTP_UPGRADE" in request.environ:
+            return super().create_url_adapter(request)
+        environ = request.environ
+        asked = environ["wsgi.url_scheme"], environ["HTTP_HOST"]
+        host = self._hosts.get(asked)
+        if host is None:
+            adapter = super().create_url_adapter(request)
+            if adapter is not None and len(self._hosts) < _HOSTS:
+                self._hosts[asked] = adapter.server_name
+            return adapter
+        path = environ.get("PATH_INFO", "").encode("latin-1").decode(errors="replace")
+        return MapAdapter(
+            self.url_map, host, environ.get("SCRIPT_NAME", ""), "", asked[0], path, request.method,
+            environ.get("QUERY_STRING", ""),
+        )  # fmt: skip
 
 
 def _frame_requests(app: Flask) -> None:

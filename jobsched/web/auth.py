@@ -41,6 +41,9 @@ def principal() -> Principal:
 
 def given_key() -> str:
     """The key that the request carries, whether or not it is known. Raises Unauthorized."""
+    given: str | None = g.get("given_key")
+    if given is not None:
+        return given
     header = request.headers.get("Authorization")
     if not header:
         raise Unauthorized("Send an API key: `Authorization: Bearer <key>`.")
@@ -50,6 +53,7 @@ def given_key() -> str:
         raise Unauthorized("The Authorization header must read `Bearer <key>`.")
     if len(key) > _LONGEST_KEY or not key.isascii():
         raise _unknown()
+    g.given_key = key
     return key
 
 
