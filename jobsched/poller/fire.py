@@ -1,5 +1,6 @@
 """Fire: turn due schedules into executions and hand them to RQ."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -47,14 +48,35 @@ class Fired:
     reasons: tuple[tuple[str, int], ...] = ()
     aside: tuple[tuple[int, str], ...] = ()
 
+    def __add__(self, other: "Fired") -> "Fired":
+        """Both, as if they had been one batch."""
+        return Fired(
+            self.executions + other.executions,
+            self.skipped + other.skipped,
+            max(self.lag, other.lag),
+            self.more or other.more,
+            self.blocking + other.blocking,
+            self.late + other.late,
+            self.reasons + other.reasons,
+            self.aside + other.aside,
+        )
+
 
 class Fire:
     """Fires due schedules, one bounded transaction at a time, together with any number of other pollers."""
 
-    def __init__(self, link: Link, broker: Broker, high_water: int, pusher: Pusher | None = None) -> None:
+    def __init__(
+        self,
+        link: Link,
+        broker: Broker,
+        high_water: int,
+        pusher: Pusher | None = None,
+        rooms: Rooms | None = None,
+    ) -> None:
         self._link = link
-        self._rooms = Rooms(high_water)
+        self._rooms = rooms or Rooms(high_water)
         self._pusher = pusher or Pusher(broker)
+        self._promised: Counter[str] = Counter()
 
     def run_once(self, batch: int = BATCH) -> Fired:
         """One batch: lock, decide, insert and advance, commit; then push.
@@ -82,7 +104,14 @@ class Fire:
         try:
             return run(batch, firing.insert)
         except firing.SlotExists:
+            self._settle()
             return run(batch, firing.insert_missing)
+        finally:
+            self._settle()
+
+    def _settle(self) -> None:
+        promised, self._promised = self._promised, Counter()
+        self._rooms.settle(promised)
 
     def _together(self, batch: int, insert: _Insert) -> tuple[Fired, list[tuple[str, int]]]:
         with self._link.transaction() as cursor:
@@ -132,7 +161,18 @@ class Fire:
     ) -> tuple[list[Plan], tuple[tuple[int, str], ...]]:
         """The plans of ``due``, as far as their executions go into one batch; and whom it sets aside, and why."""
         queues = [queue_name(one.pool, one.priority) for one in due]
-        rooms = self._rooms.look(cursor, set(queues))
+        with self._rooms.look(cursor, queues, self._promised) as rooms:
+            return self._plan_within(cursor, due, now, batch, queues, rooms)
+
+    def _plan_within(
+        self,
+        cursor: Cursor,
+        due: list[DueSchedule],
+        now: datetime,
+        batch: int,
+        queues: list[str],
+        rooms: dict[str, int],
+    ) -> tuple[list[Plan], tuple[tuple[int, str], ...]]:
         exclusive = [
             one.job_id
             for one, queue in zip(due, queues, strict=True)
@@ -155,7 +195,6 @@ class Fire:
             left -= len(plan.executions)
             rooms[queue] -= plan.queued
             plans.append(plan)
-        self._rooms.left(rooms)
         return plans, tuple(aside)
 
 

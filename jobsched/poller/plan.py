@@ -102,7 +102,7 @@ def _by_policies(
         admitted = admitted[:keep]
     newest = slots.slots[-1]
     runs = due.runs + len(admitted)
-    if slots.count > 1 or runs != due.runs + 1:
+    if newest != due.next_slot or runs != due.runs + 1:
         following = _following(due, schedule, newest, runs)
     return Plan(
         executions=tuple(_execution(due, slot, fate, gap) for slot, fate in admitted),

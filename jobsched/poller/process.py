@@ -17,6 +17,7 @@ from jobsched.errors import DatabaseError, JobschedError
 from jobsched.log import get_logger
 from jobsched.poller.fire import Fire, Fired
 from jobsched.poller.housekeeping import Housekeeping
+from jobsched.poller.lanes import Lanes
 from jobsched.poller.pusher import Pusher
 from jobsched.poller.reconcile import DeathWatch, Reconcile
 from jobsched.poller.release import Release, Released
@@ -47,12 +48,21 @@ class Dispatch:
     """Fire and release, in one loop: what makes jobs punctual."""
 
     def __init__(
-        self, link: Link, broker: Broker, high_water: int, poll_interval: float, pusher: Pusher | None = None
+        self,
+        link: Link,
+        broker: Broker,
+        high_water: int,
+        poll_interval: float,
+        pusher: Pusher | None = None,
+        beside: Link | None = None,
     ) -> None:
+        """``beside``: a connection for a second lane of firing, where more is due than one takes."""
         self._link = link
         self._poll_interval = poll_interval
         pusher = pusher or Pusher(broker)
-        self._fire = Fire(link, broker, high_water, pusher)
+        self._fire: Fire | Lanes = Fire(link, broker, high_water, pusher)
+        if beside is not None:
+            self._fire = Lanes(link, beside, broker, high_water, pusher)
         self._release = Release(link, broker, high_water, poll_interval, pusher)
         self._locked_nap = _LOCKED_FIRST
         self._told_late_at = -_TELL_LATE_EVERY
@@ -150,11 +160,12 @@ class Poller:
         self, url: str, broker: Broker, *, high_water: int, poll_interval: float, history_days: int
     ) -> None:
         self._links = [
-            Link(url, f"poller-{name}") for name in ("dispatch", "reconcile", "house", "beat", "zones")
+            Link(url, f"poller-{name}")
+            for name in ("dispatch", "beside", "reconcile", "house", "beat", "zones")
         ]
-        dispatching, reconciling, keeping, beating, computing = self._links
+        dispatching, beside, reconciling, keeping, beating, computing = self._links
         pusher = Pusher(broker)
-        self.dispatch = Dispatch(dispatching, broker, high_water, poll_interval, pusher)
+        self.dispatch = Dispatch(dispatching, broker, high_water, poll_interval, pusher, beside)
         told = Failures()
         loop = _service("dispatch", self.dispatch.run_once, told)
         self._reconcile = Reconcile(reconciling, broker, loop.wake, pusher)

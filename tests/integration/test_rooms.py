@@ -1,5 +1,7 @@
 """The high-water mark: what is queued is counted when it matters, and only then."""
 
+from collections import Counter
+
 from jobsched.db import firing
 from jobsched.poller import rooms as module
 from jobsched.poller.fire import Fire
@@ -20,8 +22,17 @@ def looks(monkeypatch):
 
 
 def look(link, rooms, *queues):
-    with link.transaction() as cursor:
-        return rooms.look(cursor, queues)
+    """What a look shows, taking nothing."""
+    return take(link, rooms, dict.fromkeys(queues, 0))
+
+
+def take(link, rooms, counts, promised=None):
+    promised = Counter() if promised is None else promised
+    with link.transaction() as cursor, rooms.look(cursor, counts, promised) as found:
+        seen = dict(found)
+        for queue, count in counts.items():
+            found[queue] -= count
+    return seen
 
 
 def test_each_queue_has_room_for_what_is_missing_to_the_mark(link):
@@ -39,7 +50,10 @@ def test_a_count_is_carried_forward_while_half_of_the_mark_is_left_and_it_is_fre
     monkeypatch.setattr(module.clock, "monotonic", lambda: now[0])
     rooms = Rooms(10_000)
     assert look(link, rooms, "a", "b") == {"a": 10_000, "b": 10_000}
-    rooms.left({"a": 5000, "b": 4999})
+    promised = Counter()
+    take(link, rooms, {"a": 5000, "b": 5001}, promised)
+    assert promised == {"a": 5000, "b": 5001}
+    rooms.settle(promised)
     assert look(link, rooms, "a", "b") == {"a": 5000, "b": 10_000}
     assert counted == [["a", "b"], ["b"]]
     now[0] = 0.049
@@ -47,6 +61,15 @@ def test_a_count_is_carried_forward_while_half_of_the_mark_is_left_and_it_is_fre
     now[0] = 0.051
     assert look(link, rooms, "a") == {"a": 10_000}
     assert counted[2:] == [["a"]]
+
+
+def test_what_an_open_transaction_is_about_to_queue_takes_room_before_it_can_be_counted(link):
+    rooms, promised = Rooms(100), Counter()
+    take(link, rooms, {"a": 70}, promised)
+    assert look(link, rooms, "a") == {"a": 30}  # counted anew, and found empty
+    assert look(link, rooms, "a") == {"a": 30}
+    rooms.settle(promised)
+    assert look(link, rooms, "a") == {"a": 100}
 
 
 def test_a_mark_is_never_passed_by_what_one_poller_fires(link, broker):

@@ -198,6 +198,13 @@ def test_what_comes_after_the_last_run_is_no_slot_that_could_be_skipped(policy, 
     assert (plan.advance.next_slot is None) == (len(states) == left)
 
 
+def test_a_row_whose_slot_is_none_of_its_schedule_does_not_fire_the_next_one_twice():
+    job = due(schedule="0 * * * *", slot=NOON - timedelta(minutes=7), misfire_policy="fire_all")
+    plan = make_plan(job, NOON + timedelta(seconds=1))
+    assert slots(plan) == [NOON]
+    assert (plan.advance.next_slot, plan.advance.runs) == (NOON + HOUR, 1)
+
+
 CRONS = ["@every 1h", "0 * * * *", "30 2 * * *", "0 0 1 * *", "@at 2026-11-21T12:00:00Z", "*/5 * * * * *"]
 
 
