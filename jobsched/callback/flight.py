@@ -22,6 +22,7 @@ from jobsched.callback.failure import (
     for_want_of_descriptors,
     out_of_descriptors,
 )
+from jobsched.callback.header_lines import header_lines
 from jobsched.callback.kept import Kept, Path
 from jobsched.callback.model import Call, Phases, Result
 from jobsched.callback.redirect import MAX_REDIRECTS, Request, location_of, next_request
@@ -143,7 +144,7 @@ class Flight:
             self._become(kind)
         set_option = self.curl.setopt
         set_option(pycurl.URL, target.text)
-        set_option(pycurl.HTTPHEADER, _lines(request.headers))
+        set_option(pycurl.HTTPHEADER, header_lines(request.headers))
         set_option(pycurl.TIMEOUT_MS, left)
         set_option(pycurl.CONNECTTIMEOUT_MS, min(left, max(1, round(call.connect_timeout_seconds * 1000))))
         set_option(pycurl.FRESH_CONNECT, self._fresh or call.fresh_connection or not request.body)
@@ -369,37 +370,3 @@ class _Lent:
 
     def __del__(self) -> None:
         self._socket.close()
-
-
-#: Headers that libcurl adds where it finds none, by their length.
-_OF_LIBCURL = {len(name): name for name in ("accept", "user-agent")}
-
-
-def _lines(headers: Headers) -> list[str]:
-    # libcurl formats, allocates and looks through every entry, and passes what is in one on as it is: most headers
-    # go together. Apart go those that it would send a second time, and "Name;", which sends an empty one. An empty
-    # Expect keeps it from asking for 100-continue, after whose refusal (417) it repeats the request by itself.
-    apart, together = ["Expect:"], []
-    for name, value in headers:
-        if not value:
-            apart.append(f"{name};")
-        elif len(name) in _OF_LIBCURL and name.lower() == _OF_LIBCURL[len(name)]:
-            apart.append(f"{name}: {value}")
-        else:
-            together.append(f"{name}: {value}")
-    text = "\r\n".join(together)
-    breaks = max(0, len(together) - 1)
-    alone = "".join(apart)
-    if (
-        text.count("\n") != breaks
-        or text.count("\r") != breaks
-        or "\n" in alone
-        or "\r" in alone
-        or "\0" in text
-        or "\0" in alone
-    ):
-        # One header would become two.
-        raise ValueError("a header has a line break")
-    if together:
-        apart.append(text)
-    return apart

@@ -230,7 +230,7 @@ def _either(day: str, weekday: str) -> bool:
     return day[0] != "*" and weekday[0] != "*"
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2048)
 def _times(second_text: str, minute_text: str, hour_text: str) -> tuple[int, int, int, bool, int, int]:
     """The first fields of a Cron, up to ``times``."""
     second, minute, hour = map(parse_field, FIELDS, (second_text, minute_text, hour_text))
@@ -244,7 +244,7 @@ def _times(second_text: str, minute_text: str, hour_text: str) -> tuple[int, int
     )
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2048)
 def _dates(day_text: str, month_text: str, weekday_text: str) -> tuple[int, tuple[int, ...], bool]:
     """The other fields of a Cron."""
     day, month, weekday = map(parse_field, FIELDS[3:], (day_text, month_text, weekday_text))

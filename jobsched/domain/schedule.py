@@ -117,7 +117,7 @@ def effective_time(slot: datetime, job_id: int, jitter_seconds: float, gap: time
 
 # Of 50,000 expressions that are due at the same time each comes once a day: keeping them all costs 50 MB a process,
 # reading one anew 5 µs. What is kept serves those that come every minute.
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2048)
 def _parse(text: str, timezone: str) -> Schedule:
     text = text.strip()
     zone = zone_of(timezone)

@@ -8,7 +8,8 @@ from functools import lru_cache
 from jobsched import clock
 from jobsched.callback.model import Call, Result
 from jobsched.callback.request import Sign, build
-from jobsched.db.claims import LONGEST_TIMEOUT, Claimed, Ended
+from jobsched.db.claims import LONGEST_TIMEOUT, Claimed
+from jobsched.db.ended import Ended
 from jobsched.domain.outcome import Ending, Policy, Verdict, judge
 from jobsched.domain.retry import RetryPolicy
 

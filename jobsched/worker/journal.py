@@ -8,7 +8,8 @@ the log: beyond an allowance lines are left out, and the next one says how many 
 from collections.abc import Callable, Sequence
 
 from jobsched import clock
-from jobsched.db.claims import Claimed, Ended, Recorded
+from jobsched.db.claims import Claimed, Recorded
+from jobsched.db.ended import Ended
 from jobsched.log import enabled, get_logger
 from jobsched.worker.seats import Seats
 

@@ -14,8 +14,9 @@ from uuid import UUID
 from jobsched import clock, failpoint, metrics
 from jobsched.callback.model import Result
 from jobsched.db import claims
-from jobsched.db.claims import Ended, Recorded
+from jobsched.db.claims import Recorded
 from jobsched.db.connection import Link
+from jobsched.db.ended import Ended
 from jobsched.domain.outcome import Ending
 from jobsched.errors import DatabaseError, DatabaseRefused, QueueUnavailable
 from jobsched.log import get_logger

@@ -4,8 +4,8 @@ import psycopg
 import pytest
 
 from jobsched.db import claims
-from jobsched.db.claims import Ended
 from jobsched.db.connection import Link
+from jobsched.db.ended import Ended
 from jobsched.errors import DatabaseRefused
 from tests.integration.factories import make_execution, make_job, make_worker
 

@@ -264,7 +264,7 @@ def test_a_retry_that_waited_for_another_does_not_make_its_dead_letter_again(
 def test_an_old_transaction_does_not_slow_claims_down(stored: Stored, database_url: str) -> None:
     """What it still sees cannot be cleaned up: claims must look rows up by id, and not wade through the dead."""
     from jobsched.db import claims
-    from jobsched.db.claims import Ended
+    from jobsched.db.ended import Ended
     from tests.integration.factories import make_worker
 
     job, link = stored.job(), stored.link

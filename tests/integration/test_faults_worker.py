@@ -12,8 +12,9 @@ import pytest
 from jobsched import clock, log
 from jobsched.callback.model import Call, Phases, Result
 from jobsched.db import claims, recovery, workers
-from jobsched.db.claims import Ended, Recorded
+from jobsched.db.claims import Recorded
 from jobsched.db.connection import Link
+from jobsched.db.ended import Ended
 from jobsched.db.vault import Vault
 from jobsched.poller.reconcile import DeathWatch, Reconcile
 from jobsched.queue.broker import Broker

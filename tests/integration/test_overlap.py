@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from jobsched.db import claims, recovery
-from jobsched.db.claims import Ended
 from jobsched.db.connection import Link, open_pool
+from jobsched.db.ended import Ended
 from jobsched.poller.fire import Fire
 from jobsched.poller.reconcile import Reconcile
 from jobsched.poller.release import Release

@@ -9,8 +9,8 @@ import pytest
 from jobsched import clock
 from jobsched.callback.signing import sign
 from jobsched.db import claims, firing, picture, recovery
-from jobsched.db.claims import Ended
 from jobsched.db.connection import Link, convert
+from jobsched.db.ended import Ended
 from jobsched.db.vault import Vault
 from jobsched.domain.outcome import Ending
 from jobsched.errors import DatabaseRefused, DatabaseUnavailable
@@ -68,7 +68,6 @@ def fire_all(link, broker):
         "UPDATE job SET schedule = '' WHERE id = {}",
         "UPDATE job SET misfire_grace_seconds = 'NaN' WHERE id = {}",
         "UPDATE job SET jitter_seconds = 'Infinity' WHERE id = {}",
-        "UPDATE job SET pool = repeat('x', 10000000) WHERE id = {}",
     ],
 )
 def test_a_damaged_schedule_holds_up_no_other(link, broker, damage):

@@ -9,8 +9,8 @@ from structlog.testing import capture_logs
 
 from jobsched import metrics
 from jobsched.db import claims, firing, recovery, releasing
-from jobsched.db.claims import Ended
 from jobsched.db.connection import Link, open_pool
+from jobsched.db.ended import Ended, as_arrays
 from jobsched.db.notify import Listener
 from jobsched.errors import DatabaseUnavailable
 from jobsched.poller import process
@@ -360,10 +360,10 @@ def test_a_finish_does_not_read_all_that_is_blocked_with_statistics_that_know_of
         "SELECT 1, %s + n, 'manual', now(), now(), 'blocked', 5, 'default', 'default' FROM generate_series(1, 20000) n",
         (job,),
     )
-    ended = claims._as_json([Ended(execution, 1, "succeeded", 0.0, 1.0, 3)])
+    ended = as_arrays([Ended(execution, 1, "succeeded", 0.0, 1.0, 3)])
     try:
         for statement, parameters in [
-            (claims._FINISH, {"ended": ended, "worker": worker, "worker_name": "w"}),
+            (claims._FINISH, {**ended, "worker": worker, "worker_name": "w"}),
             (recovery._UNBLOCK, {"ids": [execution]}),
             (releasing._LET_GO, ([job],)),
         ]:

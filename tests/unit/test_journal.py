@@ -9,7 +9,8 @@ import pytest
 import structlog
 
 from jobsched import log
-from jobsched.db.claims import Claimed, Ended, Recorded
+from jobsched.db.claims import Claimed, Recorded
+from jobsched.db.ended import Ended
 from jobsched.worker import journal
 from jobsched.worker.journal import Journal
 from jobsched.worker.seats import Seat, Seats
@@ -27,7 +28,7 @@ def _as_before():
 
 
 def claimed(id):
-    values = dict.fromkeys(Claimed.__dataclass_fields__)
+    values = dict.fromkeys(Claimed._fields)
     values |= {"id": id, "job_id": 7, "attempt": 2, "queue": "default", "scheduled_for": datetime.now(UTC)}
     return Claimed(**values)
 
