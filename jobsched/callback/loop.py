@@ -32,6 +32,9 @@ class Watch(Protocol):
     def wait(self, timeout: float) -> Ready:
         """What is ready, after at most ``timeout`` seconds."""
 
+    def is_silent(self, fd: int) -> bool:
+        """True if ``fd``, on which nothing is under way, had not said anything at the last wait. False: not known."""
+
     def close(self) -> None:
         """Give the descriptors back."""
 
@@ -91,6 +94,10 @@ class EpollWatch:
                 self._forget(fd)  # the target has closed an idle connection, or speaks without being asked
         return ready
 
+    def is_silent(self, fd: int) -> bool:
+        parked = self._parked.get(fd)
+        return parked is not None and parked[1] == self._sockets_opened
+
     def close(self) -> None:
         self._epoll.close()
 
@@ -124,6 +131,9 @@ class PortableWatch:
 
     def opened(self) -> None:
         """Nothing: here sockets are not parked."""
+
+    def is_silent(self, fd: int) -> bool:
+        return False
 
     def on_socket(self, what: int, fd: int, multi: Any, data: Any) -> None:
         interest = self._INTEREST.get(what)

@@ -24,7 +24,7 @@ from jobsched.callback.failure import NO_DESCRIPTORS, Failure, for_want_of_descr
 from jobsched.callback.flight import Flight
 from jobsched.callback.guard import Guard
 from jobsched.callback.kept import Kept
-from jobsched.callback.loop import Waker, best_watch
+from jobsched.callback.loop import Ready, Waker, best_watch
 from jobsched.callback.model import Call, Result
 from jobsched.callback.resolver import Addresses, Answer, Resolver
 from jobsched.clock import monotonic
@@ -77,10 +77,10 @@ class Transport:
         self._waiting: list[tuple[float, int, int]] = []
         self._resolved: deque[tuple[Flight, int, Answer]] = deque()
         self._pins: dict[tuple[str, int], tuple[Addresses, list[str] | str]] = {}
-        self._kept = Kept()
         self._timer_due = inf
         self._waker = Waker()
         self._watch = best_watch()
+        self._kept = Kept(self._watch.is_silent)
         self._watch.on_socket(pycurl.POLL_IN, self._waker.fd, None, None)
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch.on_socket)
@@ -123,6 +123,13 @@ class Transport:
         nap = self._nap(timeout)
         with self._while_waiting:
             ready = self._watch.wait(nap)
+        self._act_on(ready)
+        if self._run_timers() or ready:
+            self._collect()
+        ended, self._ended = self._ended, []
+        return ended
+
+    def _act_on(self, ready: Ready) -> None:
         act = self._multi.socket_action
         for fd, events in ready:
             if fd == self._waker.fd:
@@ -130,10 +137,6 @@ class Transport:
                 self._admit()
             else:
                 act(fd, events)
-        if self._run_timers() or ready:
-            self._collect()
-        ended, self._ended = self._ended, []
-        return ended
 
     def wake(self) -> None:
         """End the present wait of ``turn``, or the next one. Thread-safe."""
@@ -241,6 +244,8 @@ class Transport:
                 self._end(flight, flight.timed_out(flight.redirects > 0, now))
         if self._timer_due > now:
             return False
+        # What is sent now may go out on kept connections. Which of them have been closed, one look tells for all.
+        self._act_on(self._watch.wait(0))
         # First forgotten, then run: libcurl calls _on_timer with the next one while it runs.
         self._timer_due = inf
         self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
