@@ -20,7 +20,7 @@ from jobsched.poller.rooms import Rooms
 from jobsched.queue.broker import Broker
 
 #: Executions a batch inserts at most; what is left keeps its slot for the next. Each 1,000 of them hold 4 MB.
-BATCH = 1500
+BATCH = 1250
 
 #: Seconds by which a schedule that raises is pushed aside.
 ASIDE = 3600.0
