@@ -10,7 +10,6 @@ libcurl from ``arm`` until its call lands, and then goes back to the free list.
 
 import ssl
 from collections import deque
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from heapq import heappop, heappush
 from math import inf
@@ -31,7 +30,6 @@ from jobsched.clock import monotonic
 from jobsched.domain.targets import TargetUrl, parse_url
 
 _REMEMBERED_PINS = 10_000
-_NOTHING: AbstractContextManager[None] = nullcontext()
 
 # Where distributions keep the certificates that an operator adds to; certifi is the last resort.
 _CA_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
@@ -43,8 +41,7 @@ class Transport:
     ``concurrency`` bounds the connections that are kept, not the calls: the caller's seats do that. Soft
     descriptor limits are the caller's business too: up to two a call. ``capture_bytes`` of an answer are kept,
     reading stops after ``read_limit`` bytes. With a ``proxy``, names are left to it to resolve and only
-    literal addresses are guarded here. ``ca_bundle`` is a PEM file; by default the system's. Each wait for sockets is
-    inside ``while_waiting``.
+    literal addresses are guarded here. ``ca_bundle`` is a PEM file; by default the system's.
     """
 
     def __init__(
@@ -57,10 +54,8 @@ class Transport:
         read_limit: int = 1_048_576,
         proxy: str | None = None,
         ca_bundle: str | None = None,
-        while_waiting: AbstractContextManager[object] = _NOTHING,
     ) -> None:
         self._guard = guard
-        self._while_waiting = while_waiting
         self._resolver = resolver
         self._proxied = proxy is not None
         self._capture_bytes = capture_bytes
@@ -120,9 +115,7 @@ class Transport:
         if self._run_timers():
             # A target nearby may have answered already, and no event will tell.
             self._collect()
-        nap = self._nap(timeout)
-        with self._while_waiting:
-            ready = self._watch.wait(nap)
+        ready = self._watch.wait(self._nap(timeout))
         self._act_on(ready)
         if self._run_timers() or ready:
             self._collect()

@@ -11,7 +11,6 @@ from typing import Protocol
 from jobsched import clock
 from jobsched.callback.model import Call, Result
 from jobsched.log import get_logger
-from jobsched.worker.turns import Turns
 
 log = get_logger()
 
@@ -31,8 +30,7 @@ class Deliver:
 
     ``make_carrier`` is called on the delivering thread, after any fork. ``on_end`` gets each turn's results
     with the monotonic time of their end. ``may_start`` is asked as late as can be whether a call is still this
-    worker's: a process that was frozen since its claim must not start what others run by now. The carrier gives
-    ``turns`` aside while it waits.
+    worker's: a process that was frozen since its claim must not start what others run by now.
     """
 
     def __init__(
@@ -40,9 +38,7 @@ class Deliver:
         make_carrier: Callable[[], Carrier],
         on_end: Callable[[list[Result], float], None],
         may_start: Callable[[Call], bool] = lambda _call: True,
-        turns: Turns | None = None,
     ) -> None:
-        self._turns = turns or Turns()
         self._make_carrier = make_carrier
         self._on_end = on_end
         self._may_start = may_start
@@ -104,11 +100,6 @@ class Deliver:
             carrier.close()
 
     def _turn(self, carrier: Carrier) -> None:
-        with self._turns:
-            self._move_on(carrier)
-        self.turns += 1
-
-    def _move_on(self, carrier: Carrier) -> None:
         while self._inbox:
             call = self._inbox.popleft()
             carrier.start(call)
@@ -120,3 +111,4 @@ class Deliver:
         results = carrier.turn(1.0)
         if results:
             self._on_end(results, clock.monotonic())
+        self.turns += 1

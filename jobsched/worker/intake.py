@@ -10,7 +10,6 @@ from typing import Protocol
 from uuid import UUID
 
 from jobsched import clock, failpoint, metrics
-from jobsched.callback.model import Call
 from jobsched.db import claims
 from jobsched.db.claims import Claimed
 from jobsched.db.connection import Cursor, Link
@@ -27,7 +26,6 @@ from jobsched.worker.record import Recorder
 from jobsched.worker.seats import Seat, Seats
 from jobsched.worker.show import Show
 from jobsched.worker.signers import Signers
-from jobsched.worker.turns import Turns
 
 #: Ids taken and claimed at once at most.
 BATCH = 256
@@ -70,9 +68,7 @@ class Intake:
         show: Show,
         suspension: Suspension,
         vault: Vault,
-        turns: Turns | None = None,
     ) -> None:
-        self._turns = turns or Turns()
         self._link = Link(url, "worker-claim", on_connect=self._on_connect)
         self._signers = Signers(self._link, vault)
         self._broker = broker
@@ -223,19 +219,9 @@ class Intake:
         return seated
 
     def _send(self, seated: list[Seat]) -> None:
-        self._signers.refresh({seat.claimed.project_id for seat in seated})
-        with self._turns:
-            calls, unsigned = self._calls(seated)
-        failpoint.passing("worker.claimed")
-        self._deliver.start(calls)
-        self._show.started(seated)
-        if unsigned:
-            self._stopping.wait(_PAUSE)  # they come back at once
-
-    def _calls(self, seated: list[Seat]) -> tuple[list[Call], bool]:
-        """The calls that can be made, and whether some could not be signed."""
         calls = []
         unsigned = False
+        self._signers.refresh({seat.claimed.project_id for seat in seated})
         for seat in seated:
             try:
                 calls.append(
@@ -249,4 +235,8 @@ class Intake:
             except Exception as error:
                 log.exception("request_not_built", execution_id=seat.claimed.id)
                 self._recorder.uncallable(seat, f"The request could not be built: {type(error).__name__}.")
-        return calls, unsigned
+        failpoint.passing("worker.claimed")
+        self._deliver.start(calls)
+        self._show.started(seated)
+        if unsigned:
+            self._stopping.wait(_PAUSE)  # they come back at once

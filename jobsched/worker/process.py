@@ -10,7 +10,6 @@ import resource
 import socket
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 
 import redis
 
@@ -35,7 +34,6 @@ from jobsched.worker.record import Recorder
 from jobsched.worker.rq_worker import RqPresence
 from jobsched.worker.seats import Seats
 from jobsched.worker.show import Show
-from jobsched.worker.turns import Turns
 
 #: Of the grace, the seconds kept for recording what was aborted.
 RECORDING_TIME = 5.0
@@ -72,8 +70,8 @@ def default_name() -> str:
     return f"worker-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:4]}"
 
 
-def make_transport(settings: Settings, concurrency: int, turns: Turns | None = None) -> Transport:
-    """The transport of this process, which gives ``turns`` aside while it waits. Call it after any fork."""
+def make_transport(settings: Settings, concurrency: int) -> Transport:
+    """The transport of this process. Call it after any fork."""
     return Transport(
         concurrency=concurrency,
         guard=Guard(settings.allow_targets),
@@ -81,7 +79,6 @@ def make_transport(settings: Settings, concurrency: int, turns: Turns | None = N
         capture_bytes=settings.response_capture_bytes,
         proxy=settings.proxy,
         ca_bundle=str(settings.ca_bundle) if settings.ca_bundle else None,
-        while_waiting=turns.aside if turns else nullcontext(),
     )
 
 
@@ -109,10 +106,9 @@ class Worker:
         self._presence = RqPresence(
             name=name, pools=settings.pools, client=connect(), on_shutdown=on_shutdown
         )
-        turns = Turns()
         self._show = Show(Broker(connect()), name)
         self._recorder = Recorder(
-            self._record_link, Broker(connect()), self._seats, self._show, name, on_retry, turns
+            self._record_link, Broker(connect()), self._seats, self._show, name, on_retry
         )
         self._liveness = Liveness(
             self._beat_link,
@@ -126,10 +122,10 @@ class Worker:
         )
 
         def make_carrier() -> Carrier:
-            return make_transport(settings, settings.concurrency, turns)
+            return make_transport(settings, settings.concurrency)
 
         self._unfit = Outage("descriptors_exhausted", level="error")
-        self._deliver = Deliver(make_carrier, self._on_end, self._may_start, turns)
+        self._deliver = Deliver(make_carrier, self._on_end, self._may_start)
         self._intake = Intake(
             url,
             Broker(connect(), metrics.foreign_messages.inc),
@@ -142,7 +138,6 @@ class Worker:
             self._show,
             self._presence,
             Vault(settings.secret_key),
-            turns,
         )
         self.services: Sequence[Service] = (
             Service("liveness", self._liveness.run_once),

@@ -26,7 +26,6 @@ from jobsched.worker.attempt import ended_by, ending_of, verdict_of, without_cap
 from jobsched.worker.journal import Journal
 from jobsched.worker.seats import Seat, Seats
 from jobsched.worker.show import Show
-from jobsched.worker.turns import Turns
 
 #: Outcomes that one statement records at most.
 BATCH = 256
@@ -67,9 +66,7 @@ class Recorder:
         show: Show,
         worker_name: str,
         on_retry: Callable[[float], None],
-        turns: Turns | None = None,
     ) -> None:
-        self._turns = turns or Turns()
         self._link = link
         self._broker = broker
         self._seats = seats
@@ -159,8 +156,14 @@ class Recorder:
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     def _record(self, owner: UUID, batch: list[_Outcome], again: bool) -> None:
-        with self._turns:
-            ended, back = _judged(batch)
+        now, wall = clock.monotonic(), clock.utc_now()
+        ended, back = [], []
+        for one in batch:
+            verdict = verdict_of(one.seat.claimed, one.ending, wall)
+            if verdict.state == "queued":
+                back.append(one.seat.claimed.id)
+            else:
+                ended.append(ended_by(one.seat.claimed, verdict, one.result, max(0.0, now - one.ended_at)))
         if back:
             self._hand_back(owner, back)
         failpoint.passing("worker.answered")
@@ -199,17 +202,16 @@ class Recorder:
             fenced = [one.id for one in ended if one.id not in found]
             log.warning("outcomes_fenced", execution_ids=fenced[:20], count=len(fenced))
             metrics.fenced.inc(len(fenced))
+        _count(ended, recorded)
         self.journal.ended(ended, recorded, self._seats)
-        with self._turns:
-            _count(ended, recorded)
-            self.succeeded += sum(one.state == "succeeded" for one in recorded)
-            self.failed += sum(one.state == "failed" for one in recorded)
-            queues = {}
-            for one in ended:
-                seat = self._seats.get(one.id)
-                if seat is not None:
-                    queues[one.id] = seat.claimed.queue
-            self._show.ended(queues, recorded)
+        self.succeeded += sum(one.state == "succeeded" for one in recorded)
+        self.failed += sum(one.state == "failed" for one in recorded)
+        queues = {}
+        for one in ended:
+            seat = self._seats.get(one.id)
+            if seat is not None:
+                queues[one.id] = seat.claimed.queue
+        self._show.ended(queues, recorded)
         retries = [one.due_in for one in recorded if one.due_in is not None]
         if retries:
             self._on_retry(min(retries))
@@ -222,20 +224,6 @@ class Recorder:
         except QueueUnavailable as error:
             log.warning("push_failed", executions=len(returned), error=str(error))
             metrics.push_failures.inc()
-
-
-def _judged(batch: Sequence[_Outcome]) -> tuple[list[Ended], list[int]]:
-    """What is to be recorded, and the ids of what goes back to its queue."""
-    now, wall = clock.monotonic(), clock.utc_now()
-    ended, back = [], []
-    for one in batch:
-        claimed = one.seat.claimed
-        verdict = verdict_of(claimed, one.ending, wall)
-        if verdict.state == "queued":
-            back.append(claimed.id)
-        else:
-            ended.append(ended_by(claimed, verdict, one.result, max(0.0, now - one.ended_at)))
-    return ended, back
 
 
 def _count(ended: list[Ended], recorded: list[Recorded]) -> None:
