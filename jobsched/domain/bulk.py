@@ -2,8 +2,7 @@
 
 In a bulk, jobs mostly differ in a few fields (``OWN``) and share the rest, their policies. The shared part is read
 once by the usual way, under its text as the name; then only the own fields are looked at, by checks that let through
-a part of what the rules allow. What they do not let through goes the usual way, which alone finds faults. (10,000
-jobs of as many schedules: 0.1 s instead of 1 s.)
+a part of what the rules allow. What they do not let through goes the usual way, which alone finds faults.
 """
 
 import re

@@ -107,9 +107,12 @@ def test_published_results_are_whole() -> None:
 
 
 def test_results_become_a_page(tmp_path: Path) -> None:
-    page = tmp_path / "performance.md"
+    page = tmp_path / "docs" / "performance.md"
+    page.parent.mkdir()
     page.write_text(RESULTS.with_suffix(".md").read_text())
-    results = tmp_path / "performance"
+    readme = tmp_path / "README.md"
+    readme.write_text((RESULTS.parents[1] / "README.md").read_text())
+    results = tmp_path / "docs" / "performance"
     results.mkdir()
     (results / "deliver-speed.svg").write_text("<svg/>")
     machine = dict.fromkeys(
@@ -136,6 +139,9 @@ def test_results_become_a_page(tmp_path: Path) -> None:
     assert "| arq | 8 | 900 | 10 (9 to 11) | 50 |" in text
     assert "![Delivering callbacks: deliver-speed](performance/deliver-speed.svg)" in text
     assert "| 1,000 | 1,000,000 | 14 | 2 (200 seats) |" in text
+    assert "| callbacks a second from one worker process, each recorded in Postgres | 9,000 (10 × arq) |" in (
+        readme.read_text()
+    )
 
 
 def test_figures_without_words_are_listed_by_their_path() -> None:
