@@ -103,7 +103,10 @@ def quantiles(
     axes.set_ylim(0, 1.01)
     axes.set_ylabel("share")
     axes.grid(visible=True, which="major", color="#dddddd", linewidth=0.6)
-    axes.legend(loc="lower right", frameon=False)
+    # Below: curves that rise to the right leave no corner free.
+    axes.legend(
+        loc="upper center", bbox_to_anchor=(0.5, -0.7 / figure.get_figheight()), ncols=2, frameon=False
+    )
     axes.set_title(title)
     axes.set_xlabel(unit)
     return _save(figure, path)

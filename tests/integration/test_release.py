@@ -376,6 +376,23 @@ def test_a_finish_does_not_read_all_that_is_blocked_with_statistics_that_know_of
         link.execute("ANALYZE execution")
 
 
+def test_outcomes_without_a_retry_are_not_compared_with_all_calls_in_flight(link):
+    job = make_job(link, due=None)
+    worker, execution = running(link, job)
+    ended = as_arrays([Ended(execution, 1, "succeeded", 0.0, 1.0, 3)])
+    plan = [
+        row[0]
+        for row in link.execute(
+            "EXPLAIN (ANALYZE) " + claims._FINISH, {**ended, "worker": worker, "worker_name": "w"}
+        )
+    ]
+    begin = next(number for number, line in enumerate(plan) if "CTE retried" in line)
+    end = next(number for number, line in enumerate(plan) if "CTE gone" in line)
+    assert [line for line in plan[begin:end] if " on execution e " in line and "Scan" in line] == [
+        line for line in plan[begin:end] if " on execution e " in line and "never executed" in line
+    ]
+
+
 def test_the_backlog_of_one_job_is_not_read_to_decide_about_another(link):
     flooded, calm = make_job(link, due=None), make_job(link, overlap_policy="queue", due=None)
     make_execution(link, calm, "queued")
