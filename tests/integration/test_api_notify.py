@@ -32,7 +32,7 @@ def test_a_broken_connection_is_made_anew(database_url: str) -> None:
         notifier.wake()
         assert list(listener.notifies(timeout=2, stop_after=1))
         listener.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
             "WHERE application_name = 'jobsched-notify' AND datname = current_database()"
         )
         notifier.wake()

@@ -300,7 +300,7 @@ def test_without_the_database_the_api_answers_503_and_says_when_to_try_again(
     assert fresh_api.call("GET", "/api/v1/jobs").status_code == 200
     fresh_api.sql("UPDATE pg_database SET datallowconn = false WHERE datname = current_database()")
     fresh_api.sql(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
         "WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
     for method, path in (("GET", "/api/v1/jobs"), ("GET", "/nowhere"), ("POST", "/api/v1/jobs")):

@@ -99,7 +99,7 @@ def test_a_read_only_database_still_answers_reads(fresh_api: Api) -> None:
     [(name,)] = fresh_api.sql("SELECT current_database()")
     fresh_api.sql(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     fresh_api.sql(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
         "WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
     assert fresh_api.call("GET", f"/api/v1/jobs/{job['id']}").get_json() == job
