@@ -25,10 +25,8 @@ def header_lines(headers: Headers) -> list[str]:
     if (
         text.count("\n") != breaks
         or text.count("\r") != breaks
-        or "\n" in alone
-        or "\r" in alone
         or "\0" in text
-        or "\0" in alone
+        or any(end in alone for end in "\n\r\0")
     ):
         # One header would become two.
         raise ValueError("a header has a line break")

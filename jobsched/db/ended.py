@@ -1,8 +1,10 @@
 """How attempts ended, and as what Postgres is told of many at once."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
+
+from jobsched.db.text_format import array, quoted
 
 
 @dataclass(slots=True)
@@ -39,31 +41,20 @@ def as_arrays(ended: Sequence[Ended]) -> dict[str, str]:
     """
     ended = sorted(ended, key=attrgetter("id"))
     return {
-        "ids": _array(str(one.id) for one in ended),
-        "attempts": _array(str(one.attempt) for one in ended),
-        "outcomes": _array(one.state for one in ended),
-        "ages": _array(f"{one.age:.6f}" for one in ended),
-        "durations": _array("NULL" if one.duration_ms is None else f"{one.duration_ms:.3f}" for one in ended),
-        "max_retries": _array(str(one.max_retry_count) for one in ended),
-        "delays": _array(str(one.delay) for one in ended),
-        "spends": _array("t" if one.spends else "f" for one in ended),
-        "statuses": _array("NULL" if one.status is None else str(one.status) for one in ended),
-        "headers": _array(_quoted(one.headers) for one in ended),
-        "bodies": _array("NULL" if one.body is None else f'"\\\\x{one.body.hex()}"' for one in ended),
-        "truncated": _array("t" if one.truncated else "f" for one in ended),
-        "error_codes": _array(_quoted(one.error_code) for one in ended),
-        "error_messages": _array(_quoted(one.error_message) for one in ended),
-        "phases": _array(_quoted(one.phases) for one in ended),
-        "sent": _array(_quoted(one.payload) for one in ended),
+        "ids": array(str(one.id) for one in ended),
+        "attempts": array(str(one.attempt) for one in ended),
+        "outcomes": array(one.state for one in ended),
+        "ages": array(f"{one.age:.6f}" for one in ended),
+        "durations": array("NULL" if one.duration_ms is None else f"{one.duration_ms:.3f}" for one in ended),
+        "max_retries": array(str(one.max_retry_count) for one in ended),
+        "delays": array(str(one.delay) for one in ended),
+        "spends": array("t" if one.spends else "f" for one in ended),
+        "statuses": array("NULL" if one.status is None else str(one.status) for one in ended),
+        "headers": array(quoted(one.headers) for one in ended),
+        "bodies": array("NULL" if one.body is None else f'"\\\\x{one.body.hex()}"' for one in ended),
+        "truncated": array("t" if one.truncated else "f" for one in ended),
+        "error_codes": array(quoted(one.error_code) for one in ended),
+        "error_messages": array(quoted(one.error_message) for one in ended),
+        "phases": array(quoted(one.phases) for one in ended),
+        "sent": array(quoted(one.payload) for one in ended),
     }
-
-
-def _array(items: Iterable[str]) -> str:
-    return f"{{{','.join(items)}}}"
-
-
-def _quoted(text: str | None) -> str:
-    if text is None:
-        return "NULL"
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'

@@ -5,6 +5,7 @@ prepared statement; and its dumper of arrays is written in Python. As text all p
 or the cast in the statement says what they are.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -18,11 +19,18 @@ def as_text(value: Any) -> str | None:
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, tuple):
-        return _array(value)
+        return array(map(quoted, value))
     return repr(value)
 
 
-def _array(items: tuple[str, ...]) -> str:
-    """PostgreSQL's documentation, "Array Input and Output Syntax"."""
-    quoted = [item.replace("\\", "\\\\").replace('"', '\\"') for item in items]
-    return "{" + ",".join([f'"{item}"' for item in quoted]) + "}"
+def array(elements: Iterable[str]) -> str:
+    """An array of ``elements``, which are written as an array has them: numbers as they are, texts ``quoted``."""
+    return f"{{{','.join(elements)}}}"
+
+
+def quoted(text: str | None) -> str:
+    """``text`` as an element of an array (PostgreSQL's documentation, "Array Input and Output Syntax")."""
+    if text is None:
+        return "NULL"
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
