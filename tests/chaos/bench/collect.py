@@ -54,6 +54,12 @@ _IN_TRANSACTION = """
 SELECT count(*) FROM pg_stat_activity
 WHERE state LIKE 'idle in transaction%' AND state_change < clock_timestamp() - interval '2 seconds'
 """
+#: What is live, and what will be within seconds: jobs that users made last have their slots after the load.
+_TO_COME = """
+SELECT (SELECT count(*) FROM execution) + (
+    SELECT count(*) FROM job_schedule
+    WHERE next_execution_time < clock_timestamp() + interval '10 seconds' AND job_id <> ALL (%s::bigint[]))
+"""
 _ADVISORY = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
 _ALIVE = "SELECT kind, count(*) FROM worker_process WHERE state = 'alive' GROUP BY 1"
 
@@ -78,6 +84,14 @@ def everything(cluster: "Cluster", load: "Load") -> dict[str, Any]:
         "poisoned": frozenset(cluster.poisoned),
         "ended": time.time(),
     }
+
+
+def is_over(stand: Stand, poisoned: Iterable[int] = ()) -> bool:
+    """Whether nothing is live and nothing will fire soon: the records are read one after the other, and must agree.
+
+    Jobs that a fault has ``poisoned`` may be due for ever.
+    """
+    return stand.query(_TO_COME, (sorted(poisoned),)) == [(0,)]
 
 
 def stored(stand: Stand) -> list[Stored]:

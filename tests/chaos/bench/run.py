@@ -24,8 +24,6 @@ WARM_UP = 5.0
 #: Seconds after the last fault within which nothing may be left.
 DRAIN = 60.0
 
-_LIVE = "SELECT count(*) FROM execution"
-
 
 @dataclass(slots=True)
 class Result:
@@ -38,7 +36,8 @@ class Result:
     machine: str
     strikes: list[Strike]
     verdict: Verdict
-    #: Seconds from the end of the last fault until nothing was live any more; None if something stayed.
+    #: Seconds from the end of the last fault, or of the load, until nothing was live or to come any more; None if
+    #: something stayed.
     drained_after: float | None
     #: Faults of the bench itself; a run with any proves nothing.
     broken: list[str] = field(default_factory=list)
@@ -137,7 +136,7 @@ class Nemesis:
 
 def _drain(cluster: Cluster, since: float) -> float | None:
     while time.time() < since + DRAIN:
-        if cluster.stand.query(_LIVE) == [(0,)]:
+        if collect.is_over(cluster.stand, cluster.poisoned):
             return max(0.0, time.time() - since)
         time.sleep(0.5)
     return None
