@@ -177,7 +177,7 @@ def _write_jobs(url: str, first: int, jobs: int) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         # The check of each schedule's job is a lookup a row, for rows that were written a moment ago.
         connection.execute("SET session_replication_role = replica")
-        values = {"first": first, "jobs": jobs, "schedules": DISTINCT_SCHEDULES}
+        values: dict[str, object] = {"first": first, "jobs": jobs, "schedules": DISTINCT_SCHEDULES}
         for statement in (_JOBS, _SCHEDULES, _LAST):
             _run(connection, statement, values)
 
@@ -215,7 +215,7 @@ def _write_day(
     name = name_of(start, end)
     part = sql.Identifier(name).as_string(connection)
     statement = _HISTORY.format(part=part, busy_share=_BUSY_SHARE, busy_jobs=BUSY_JOBS)
-    if connection.execute("SELECT to_regclass(%s)", (name,)).fetchone() != (None,):  # today's exists
+    if connection.execute("SELECT count(to_regclass(%s))", (name,)).fetchone() != (0,):  # today's exists
         _run(connection, statement, values)
         return
     connection.execute(

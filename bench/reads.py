@@ -90,7 +90,7 @@ def _list(path: str, **filters: Callable[[Ids], object]) -> Callable[[Ids], str]
     )
 
 
-def _is(value: object) -> Callable[[Ids], object]:
+def _is(value: str) -> Callable[[Ids], str]:
     return lambda _ids: value
 
 
@@ -183,7 +183,7 @@ def start_load(stand: Stand, url: str) -> None:
     )
 
 
-def read_all(stand: Stand, filled: Filled, rounds: int) -> dict[str, dict[str, float]]:
+def read_all(stand: Stand, filled: Filled, rounds: int) -> dict[str, dict[str, Any]]:
     """Milliseconds of each read, over ``rounds`` rounds after some to warm up."""
     ids = Ids(filled)
     taken: dict[str, list[float]] = {read.name: [] for read in READS}
@@ -203,7 +203,7 @@ def read_all(stand: Stand, filled: Filled, rounds: int) -> dict[str, dict[str, f
             if number >= 0:
                 taken[read.name].append(1000 * seconds)
     connection.close()
-    return {read.name: {"group": read.group} | _quantiles(taken[read.name]) for read in READS}  # type: ignore[dict-item]
+    return {read.name: {"group": read.group, **_quantiles(taken[read.name])} for read in READS}
 
 
 def _quantiles(values: Sequence[float]) -> dict[str, float]:
