@@ -66,11 +66,15 @@ class ItemFaults:
     faults: tuple[Fault, ...]
 
 
+class NotAtOnce(Exception):
+    """Jobs cannot be written as they are read: one is faulty, or its key exists. All are to be read first."""
+
+
 class BulkReader:
     """Reads the items of one bulk, one after another, and keeps count of what is wrong.
 
-    ``jobs`` are the good ones with their indexes in order, ``faulty`` the others. ``faulty`` takes a fault of
-    every bad item; beyond MAX_FAULTS in all, an item's further ones are left out.
+    ``jobs`` are the good ones that were kept, with their indexes in order, ``faulty`` the others. ``faulty`` takes
+    a fault of every bad item; beyond MAX_FAULTS in all, an item's further ones are left out.
     """
 
     def __init__(self, check_target: CheckTarget) -> None:
@@ -85,21 +89,28 @@ class BulkReader:
         self._keys: dict[str, int] = {}
 
     def add(self, document: Any, text: str, fault: str | None = None) -> None:
-        """The next item: its value, the JSON text of it, and why it is no JSON, if it is not."""
+        """``read``, and keep the job."""
+        index = self.count
+        job = self.read(document, text, fault)
+        if job is not None:
+            self.jobs.append(job)
+            self.indexes.append(index)
+
+    def read(self, document: Any, text: str, fault: str | None = None) -> NewJob | None:
+        """The next item: its value, the JSON text of it, and why it is no JSON, if it is not. None: it is faulty."""
         index, self.count = self.count, self.count + 1
         if fault is not None:
             self._refuse(index, [Fault("", fault)])
-            return
+            return None
         try:
             job = self._read(document, text)
         except InvalidInput as error:
             self._refuse(index, error.faults)
-            return
+            return None
         if job.key is not None and (first := self._keys.setdefault(job.key, index)) != index:
             self._refuse(index, [Fault("/key", f"is the key of item {first} as well")])
-            return
-        self.jobs.append(job)
-        self.indexes.append(index)
+            return None
+        return job
 
     def refuse_keys(self, taken: frozenset[str]) -> None:
         """Make faults of the jobs whose keys exist already."""

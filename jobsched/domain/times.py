@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Protocol
 
 from jobsched.domain.advance import anchor_for, counts_from, next_slot
-from jobsched.domain.instants import BEGINNING
+from jobsched.domain.instants import BEGINNING, to_milliseconds
 from jobsched.domain.schedule import Schedule, effective_time, parse_schedule
 from jobsched.domain.spec import JobSpec
 
@@ -50,6 +50,38 @@ def first_times(spec: Timed, *, job_id: int, now: datetime) -> Times:
     anchor = anchor_for(schedule, now, spec.start_at)
     slot = _slot(spec, schedule, counts_from(schedule, now, spec.start_at), anchor, runs=0, fired=False)
     return _times(spec, schedule, slot, job_id, anchor)
+
+
+class FirstSlots:
+    """``first_times`` of many jobs that are created ``now`` and have nothing that bends them: slots alone."""
+
+    def __init__(self, now: datetime) -> None:
+        self.anchor = to_milliseconds(now)
+        self._now = now
+        self._known: dict[tuple[str, str], datetime | None] = {}
+
+    @staticmethod
+    def serve(spec: Timed) -> bool:
+        """Whether the next execution of a job like ``spec`` is its first slot, whatever its id."""
+        return (
+            spec.is_active
+            and spec.start_at is None
+            and spec.end_at is None
+            and spec.max_runs is None
+            and not spec.jitter_seconds
+        )
+
+    def of(self, schedule: str, timezone: str) -> datetime | None:
+        """The first slot of a job that has this schedule in this zone."""
+        asked = schedule, timezone
+        try:
+            return self._known[asked]
+        except KeyError:
+            read = parse_schedule(schedule, timezone)
+        slot = read.next_after(self._now if read.recurring else BEGINNING, self.anchor)
+        if read.recurring:  # an instant comes once
+            self._known[asked] = slot
+        return slot
 
 
 def times_after_edit(

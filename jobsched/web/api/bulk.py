@@ -2,17 +2,18 @@
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final
 
 from flask import Response, request
 
-from jobsched.domain.bulk import MAX_BULK_BYTES, MAX_JOBS, BulkReader
+from jobsched.domain.bulk import MAX_BULK_BYTES, MAX_JOBS, BulkReader, NewJob, NotAtOnce
 from jobsched.domain.validation import MAX_FAULTS
 from jobsched.errors import Fault, InvalidInput
 from jobsched.web import schemas_jobs, serialize
 from jobsched.web.api.jobs import TAG
 from jobsched.web.auth import principal
-from jobsched.web.body import JSON, NDJSON, check_type, read_chunks
+from jobsched.web.body import JSON, NDJSON, check_type, read_bytes, read_chunks
 from jobsched.web.errors import RequestRefused
 from jobsched.web.items import Item, array_items, line_items
 from jobsched.web.params import BulkQuery
@@ -21,6 +22,13 @@ from jobsched.web.routing import Api
 from jobsched.web.services import Services
 
 _TYPES: Final = (JSON, NDJSON)
+
+#: Bodies larger than this, in bytes, are written as they are read ...
+_SMALL: Final = 64 * 1024
+#: ... if they are no larger than this, and so can be held meanwhile.
+_HELD: Final = 16 * 1024 * 1024
+#: Each job has it, and little else.
+_EACH: Final = b'"api"'
 
 
 def register(api: Api, services: Services) -> None:
@@ -45,16 +53,16 @@ def register(api: Api, services: Services) -> None:
         names the others. A key that exists, or stands twice, is a fault of its item.
         """
         check_type(_TYPES)
-        reader = BulkReader(services.check_target)
-        chunks = read_chunks(MAX_BULK_BYTES)
-        try:
-            _read(
-                array_items(chunks) if request.mimetype == JSON else line_items(chunks), reader, query.partial
-            )
-        finally:
-            # Who is still sending would take an early answer for a broken connection.
-            deque(chunks, maxlen=0)
-        created = services.bulk.create(principal().project_id, reader, partial=query.partial)
+        project, check_target = principal().project_id, services.check_target
+        reader, created = BulkReader(check_target), None
+        if raw := _in_hand():
+            with suppress(NotAtOnce):
+                jobs = _good_jobs(reader, partial=query.partial)
+                created = services.bulk.create_as_read(project, jobs, min(raw.count(_EACH), MAX_JOBS))
+        if created is None:
+            reader = BulkReader(check_target)
+            _read_all(reader, partial=query.partial)
+            created = services.bulk.create(project, reader, partial=query.partial)
         if created is None:
             raise InvalidInput(reader.pointed_faults(), "The jobs are not valid; none was created.")
         if created.due_soon:
@@ -63,16 +71,44 @@ def register(api: Api, services: Services) -> None:
         return serialize.answer(answer, 200 if query.partial else 201)
 
 
-def _read(items: Iterator[Item], reader: BulkReader, partial: bool) -> None:
-    """Read all items; without ``partial`` only as long as there is room to list more faults."""
-    for item in items:
+def _in_hand() -> bytes | None:
+    """The whole body, where it is worth while to write jobs as they are read: a transaction waits for no caller."""
+    length = request.content_length
+    return read_bytes(MAX_BULK_BYTES) if length is not None and _SMALL < length <= _HELD else None
+
+
+def _items(chunks: Iterator[bytes], reader: BulkReader) -> Iterator[Item]:
+    """All items; what speaks against them together is raised."""
+    for item in array_items(chunks) if request.mimetype == JSON else line_items(chunks):
         if reader.count == MAX_JOBS:
             raise RequestRefused(413, "too_many_jobs", f"A bulk takes at most {MAX_JOBS} jobs; send several.")
-        reader.add(item.value, item.text, item.fault)
-        if reader.faults >= MAX_FAULTS and not partial:
-            return
+        yield item
     if not reader.count:
         raise InvalidInput([Fault("", "is empty; send at least one job")])
+
+
+def _good_jobs(reader: BulkReader, *, partial: bool) -> Iterator[NewJob]:
+    """The good jobs, as they are read. Without ``partial`` a fault raises NotAtOnce."""
+    read = reader.read
+    for value, text, fault in _items(read_chunks(MAX_BULK_BYTES), reader):
+        job = read(value, text, fault)
+        if job is not None:
+            yield job
+        elif not partial:
+            raise NotAtOnce
+
+
+def _read_all(reader: BulkReader, *, partial: bool) -> None:
+    """Read all items; without ``partial`` only as long as there is room to list more faults."""
+    chunks = read_chunks(MAX_BULK_BYTES)
+    try:
+        for item in _items(chunks, reader):
+            reader.add(item.value, item.text, item.fault)
+            if reader.faults >= MAX_FAULTS and not partial:
+                return
+    finally:
+        # Who is still sending would take an early answer for a broken connection.
+        deque(chunks, maxlen=0)
 
 
 def _errors(reader: BulkReader) -> list[dict[str, object]]:
