@@ -68,6 +68,7 @@ FENCES = {
     "flask_openapi3": {"web"},
     "werkzeug": {"web"},
     "gunicorn": {"web"},
+    "greenlet": {"worker"},
     "pycurl": {"callback"},
     "requests": {"client"},
     "structlog": {"log"},

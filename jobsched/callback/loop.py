@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import pycurl
 
 _READ, _WRITE, _TROUBLE = pycurl.CSELECT_IN, pycurl.CSELECT_OUT, pycurl.CSELECT_ERR
+_WANTED = {1: pycurl.POLL_IN, 2: pycurl.POLL_OUT, 3: pycurl.POLL_INOUT}
 _EVENTS_A_TURN = 512
 
 Ready = list[tuple[int, int]]
@@ -28,6 +29,12 @@ class Watch(Protocol):
 
     def on_socket(self, what: int, fd: int, multi: Any, data: Any) -> None:
         """libcurl's M_SOCKETFUNCTION: wait for ``what`` (pycurl.POLL_*) on ``fd``."""
+
+    def listen(self, fd: int, wanted: int) -> None:
+        """Wait for reading (1), writing (2) or both on a socket that is not libcurl's."""
+
+    def unlisten(self, fd: int) -> None:
+        """No longer wait for such a socket."""
 
     def wait(self, timeout: float) -> Ready:
         """What is ready, after at most ``timeout`` seconds."""
@@ -84,6 +91,20 @@ class EpollWatch:
     def opened(self) -> None:
         self._sockets_opened += 1
 
+    def listen(self, fd: int, wanted: int) -> None:
+        # The number may have been one of libcurl's, which the kernel has forgotten with its end.
+        self._parked.pop(fd, None)
+        interest = self._watched[fd] = self._INTEREST[_WANTED[wanted]]
+        try:
+            self._epoll.register(fd, interest)
+        except FileExistsError:
+            self._epoll.modify(fd, interest)
+
+    def unlisten(self, fd: int) -> None:
+        self._watched.pop(fd, None)
+        with suppress(OSError):  # closed meanwhile
+            self._epoll.unregister(fd)
+
     def wait(self, timeout: float) -> Ready:
         bits, watched = self._bits, self._watched
         ready = []
@@ -134,6 +155,12 @@ class PortableWatch:
 
     def is_silent(self, fd: int) -> bool:
         return False
+
+    def listen(self, fd: int, wanted: int) -> None:
+        self.on_socket(_WANTED[wanted], fd, None, None)
+
+    def unlisten(self, fd: int) -> None:
+        self.on_socket(pycurl.POLL_REMOVE, fd, None, None)
 
     def on_socket(self, what: int, fd: int, multi: Any, data: Any) -> None:
         interest = self._INTEREST.get(what)

@@ -4,12 +4,13 @@ Everything that libcurl would decide by itself is taken from it where that has b
 lookups (a pool of our own), redirects, repeats on dying connections, proxies from the environment, waiting
 (``socket_action`` on epoll), and what counts as a complete answer.
 
-Its owner calls ``start`` and ``turn`` from one thread; only ``wake`` is for others. A handle is attached to
+Its owner calls ``start``, ``turn`` and ``listen`` from one thread; only ``wake`` is for others. A handle is attached to
 libcurl from ``arm`` until its call lands, and then goes back to the free list.
 """
 
 import ssl
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from heapq import heappop, heappush
 from math import inf
@@ -76,7 +77,9 @@ class Transport:
         self._waker = Waker()
         self._watch = best_watch()
         self._kept = Kept(self._watch.is_silent)
-        self._watch.on_socket(pycurl.POLL_IN, self._waker.fd, None, None)
+        self._roused = False
+        self._listeners: dict[int, Callable[[int], None]] = {}
+        self.listen(self._waker.fd, 1, self._woken)
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch.on_socket)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
@@ -120,16 +123,35 @@ class Transport:
         if self._run_timers() or ready:
             self._collect()
         ended, self._ended = self._ended, []
+        self._roused = False
         return ended
 
+    def listen(self, fd: int, wanted: int, on_ready: Callable[[int], None]) -> None:
+        """Watch a socket of somebody else's, too: ``on_ready`` is called within a turn, and at each until ``unlisten``.
+
+        ``wanted``, and what it is called with: 1 to read, 2 to write, and 4 for an error.
+        """
+        self._listeners[fd] = on_ready
+        self._watch.listen(fd, wanted)
+
+    def unlisten(self, fd: int) -> None:
+        """No longer watch ``fd``. Before it is closed, or its number may mean a call's socket."""
+        if self._listeners.pop(fd, None) is not None:
+            self._watch.unlisten(fd)
+
     def _act_on(self, ready: Ready) -> None:
-        act = self._multi.socket_action
+        act, listeners = self._multi.socket_action, self._listeners
         for fd, events in ready:
-            if fd == self._waker.fd:
-                self._waker.hush()
-                self._admit()
+            if fd in listeners:
+                listeners[fd](events)
             else:
                 act(fd, events)
+
+    def _woken(self, _events: int) -> None:
+        # Its cause may be the caller's business, who must not sleep on it: this may be a look before the wait.
+        self._roused = True
+        self._waker.hush()
+        self._admit()
 
     def wake(self) -> None:
         """End the present wait of ``turn``, or the next one. Thread-safe."""
@@ -251,7 +273,7 @@ class Transport:
         self._timer_due = inf if milliseconds < 0 else monotonic() + milliseconds / 1000
 
     def _nap(self, timeout: float) -> float:
-        if self._ended:
+        if self._ended or self._roused:
             return 0.0
         due = min(self._timer_due, self._waiting[0][0] if self._waiting else inf)
         return max(0.0, min(timeout, due - monotonic()))

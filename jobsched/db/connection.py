@@ -18,7 +18,7 @@ import psycopg
 from psycopg import errors as pg
 
 from jobsched.db.models import MODELS
-from jobsched.db.session import Pool, Row, Session, connect
+from jobsched.db.session import Pool, Row, Session, Waits, connect
 from jobsched.errors import (
     DatabaseContended,
     DatabaseError,
@@ -117,7 +117,8 @@ def session_options(application: str, statement_timeout: float, lock_timeout: fl
 class Link:
     """One connection that belongs to one loop. It connects when first used and again after it broke.
 
-    ``on_connect`` runs on each new connection, before its first use (the check of the incarnation).
+    ``on_connect`` runs on each new connection, before its first use (the check of the incarnation). ``waits``
+    waits for the server, where the loop does more than that.
     Not thread-safe, except ``close`` and ``cancel``.
     """
 
@@ -128,11 +129,13 @@ class Link:
         *,
         statement_timeout: float = 5.0,
         on_connect: Callable[[Cursor], None] | None = None,
+        waits: Waits | None = None,
     ) -> None:
         self._url = url
         self._statement_timeout = statement_timeout
         self._options = session_options(application, statement_timeout)
         self._on_connect = on_connect
+        self._waits = waits
         self._connection: Session | None = None
         self._lock = threading.Lock()
 
@@ -179,6 +182,14 @@ class Link:
     def _connected(self) -> Session:
         if self._connection is not None and not self._connection.closed:
             return self._connection
+        waits = self._waits
+        connection = waits.elsewhere(self._open) if waits is not None and waits.here() else self._open()
+        connection.waits = waits
+        with self._lock:
+            self._connection = connection
+        return connection
+
+    def _open(self) -> Session:
         connection = connect(self._url, statement_timeout=self._statement_timeout, **self._options)
         if self._on_connect is not None:
             try:
@@ -187,8 +198,6 @@ class Link:
             except BaseException:
                 connection.close()
                 raise
-        with self._lock:
-            self._connection = connection
         return connection
 
     def _drop_if_broken(self) -> None:

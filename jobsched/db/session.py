@@ -7,9 +7,9 @@ a deadline of our own, a little after the one that the server itself would keep;
 """
 
 import select
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import peewee
 import psycopg
@@ -38,13 +38,30 @@ FRESH = 0.25
 _SPOILING = (psycopg.NotSupportedError, pg.InvalidSqlStatementName, pg.ReadOnlySqlTransaction)
 
 
+class Waits(Protocol):
+    """How a session waits for its server where its thread has other things to do: jobsched.worker.strands.Strands."""
+
+    def here(self) -> bool:
+        """Whether the caller can wait so; else its thread waits."""
+
+    def until_ready(self, fd: int, wanted: int, deadline: float) -> int:
+        """Wait for a socket to be readable (1), writable (2) or both; which of them, 0 at ``deadline``."""
+
+    def elsewhere(self, act: Callable[[], T]) -> T:
+        """What ``act`` returns or raises, on another thread."""
+
+
 class Session(psycopg.Connection[Row]):
-    """A connection of psycopg whose every wait ends. ``spoilt``: it answers, but is of no use any more."""
+    """A connection of psycopg whose every wait ends. ``spoilt``: it answers, but is of no use any more.
+
+    With ``waits`` it is that which waits, wherever it can.
+    """
 
     patience = float("inf")
     spoilt = False
     gave_up = False
     given_back = float("-inf")
+    waits: Waits | None = None
     _extended: float | None = None
 
     def extend(self, statement_timeout: float, *, patience: float | None = None) -> None:
@@ -68,8 +85,11 @@ class Session(psycopg.Connection[Row]):
         if self._extended is not None and self.pgconn.transaction_status == TransactionStatus.IDLE:
             self._extended = None
         patience = self._extended or self.patience
+        deadline = monotonic() + patience
         try:
-            return super().wait(_bounded(gen, monotonic() + patience), *args, **kwargs)
+            if self.waits is not None and self.waits.here():
+                return _driven(gen, self.waits, self.fileno(), deadline)
+            return super().wait(_bounded(gen, deadline), *args, **kwargs)
         except _Silent:
             self.gave_up = True
             self.pgconn.finish()
@@ -98,6 +118,18 @@ def _bounded(gen: "Generator[Any, Any, T]", deadline: float) -> "Generator[Any, 
     except StopIteration as end:
         result: T = end.value
         return result
+
+
+def _driven(gen: "Generator[Any, Any, T]", waits: Waits, fd: int, deadline: float) -> T:
+    """Run ``gen`` to its end; each of its waits for the socket is one of ``waits``."""
+    try:
+        wanted = next(gen)
+        while ready := waits.until_ready(fd, int(wanted), deadline):
+            wanted = gen.send(ready)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    raise _Silent
 
 
 def connect(url: str, *, statement_timeout: float, **options: Any) -> Session:

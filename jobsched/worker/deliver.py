@@ -1,6 +1,7 @@
-"""Deliver: the thread that owns libcurl. It never waits for Postgres or Redis.
+"""Deliver: the thread that owns libcurl, and runs what each call needs besides (worker/strands.py).
 
-(A loop that was blocked for 3 s by a database turned 20 answers of 200 into 20 timeouts.)
+It never stands still for Postgres or Redis. (A loop that was blocked for 3 s by a database turned 20 answers of 200
+into 20 timeouts.)
 """
 
 import threading
@@ -11,6 +12,10 @@ from typing import Protocol
 from jobsched import clock
 from jobsched.callback.model import Call, Result
 from jobsched.log import get_logger
+from jobsched.worker.strands import Strands
+
+#: Seconds that a turn may last when nothing happens: the beat goes on only while there are turns.
+_LONGEST_WAIT = 1.0
 
 log = get_logger()
 
@@ -21,12 +26,14 @@ class Carrier(Protocol):
     def start(self, call: Call) -> None: ...
     def abort(self, execution_id: int, error_code: str, message: str) -> bool: ...
     def turn(self, timeout: float) -> list[Result]: ...
+    def listen(self, fd: int, wanted: int, on_ready: Callable[[int], None]) -> None: ...
+    def unlisten(self, fd: int) -> None: ...
     def wake(self) -> None: ...
     def close(self) -> None: ...
 
 
 class Deliver:
-    """Starts calls, aborts them, and passes on how they ended.
+    """Starts calls, aborts them, passes on how they ended, and lets ``strands`` run in between.
 
     ``make_carrier`` is called on the delivering thread, after any fork. ``on_end`` gets each turn's results
     with the monotonic time of their end. ``may_start`` is asked as late as can be whether a call is still this
@@ -38,10 +45,12 @@ class Deliver:
         make_carrier: Callable[[], Carrier],
         on_end: Callable[[list[Result], float], None],
         may_start: Callable[[Call], bool] = lambda _call: True,
+        strands: Strands | None = None,
     ) -> None:
         self._make_carrier = make_carrier
         self._on_end = on_end
         self._may_start = may_start
+        self._strands = strands or Strands()
         self._inbox: deque[Call] = deque()
         self._aborts: deque[tuple[int, str, str]] = deque()
         self._stopping = False
@@ -78,12 +87,14 @@ class Deliver:
         self._thread.join(timeout)
 
     def _wake(self) -> None:
-        if self._carrier is not None:
+        if self._carrier is not None and threading.current_thread() is not self._thread:
             self._carrier.wake()
 
     def _run(self) -> None:
         try:
-            carrier = self._carrier = self._make_carrier()
+            carrier = self._make_carrier()
+            self._strands.attach(carrier)
+            self._carrier = carrier
         except Exception:
             log.exception("deliver_loop_broken")
             return
@@ -100,6 +111,7 @@ class Deliver:
             carrier.close()
 
     def _turn(self, carrier: Carrier) -> None:
+        patience = min(self._strands.run(), _LONGEST_WAIT)
         while self._inbox:
             call = self._inbox.popleft()
             carrier.start(call)
@@ -108,7 +120,7 @@ class Deliver:
                 carrier.abort(call.execution_id, "interrupted", "The worker lost touch with the database.")
         while self._aborts:
             carrier.abort(*self._aborts.popleft())
-        results = carrier.turn(1.0)
+        results = carrier.turn(patience)
         if results:
             self._on_end(results, clock.monotonic())
         self.turns += 1

@@ -1,7 +1,7 @@
-"""Intake: take ids as far as seats are free, claim them, hand their calls to the delivering thread.
+"""Intake: take ids as far as seats are free, claim them, hand their calls to libcurl.
 
-On a thread and a connection of its own. Popped ids whose claim fails are claimed again until the database
-answers; if the worker dies meanwhile, their rows are still queued and recovery pushes them again.
+A strand of the delivering thread, with a connection of its own. Popped ids whose claim fails are claimed again until
+the database answers; if the worker dies meanwhile, their rows are still queued and recovery pushes them again.
 """
 
 import threading
@@ -26,6 +26,7 @@ from jobsched.worker.record import Recorder
 from jobsched.worker.seats import Seat, Seats
 from jobsched.worker.show import Show
 from jobsched.worker.signers import Signers
+from jobsched.worker.strands import Bell, Strands
 
 #: Ids taken and claimed at once at most.
 BATCH = 256
@@ -33,8 +34,14 @@ BATCH = 256
 #: Every so many takes look at the low queues first, so that they are never starved.
 _LOW_EVERY = 8
 
+#: Calls that are built before those in flight have their turn.
+_PORTION = 64
+
 _IDLE = 1.0
 _PAUSE = 0.5
+
+#: Seconds between two looks whether rows are being compared with seats.
+_LOOK_AGAIN = 0.002
 
 log = get_logger()
 
@@ -68,8 +75,10 @@ class Intake:
         show: Show,
         suspension: Suspension,
         vault: Vault,
+        strands: Strands,
     ) -> None:
-        self._link = Link(url, "worker-claim", on_connect=self._on_connect)
+        self._strands = strands
+        self._link = Link(url, "worker-claim", on_connect=self._on_connect, waits=strands)
         self._signers = Signers(self._link, vault)
         self._broker = broker
         self._waker = waker
@@ -89,25 +98,29 @@ class Intake:
         self._queue_away, self._unclaimed = Outage("queue_away"), Outage("claim_postponed")
         self._failed = Outage("intake_failed", level="error")
         seats.on_release = self._on_release
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
+        self._released = Bell(strands)
+        self._stopping = False
+        self._stop = Bell(strands)
+        self._strand = strands.add("intake", self._run)
         self.seating = threading.Lock()
         """Held from a claim until its rows sit: who compares rows with seats takes it first."""
 
     def begin(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+        """Start the strand."""
+        self._strand.begin()
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
+        """Whether the strand runs."""
+        return self._strand.alive
 
     def end(self, timeout: float) -> None:
         """Take nothing more. Returns when the last claim has found its seats, or after ``timeout`` seconds."""
-        self._stopping.set()
+        self._stopping = True
+        self._stop.ring()
+        self._released.ring()
         self._waker.wake()
-        self._thread.join(timeout)
+        self._strand.join(timeout)
 
     def rest(self, seconds: float) -> None:
         """Take nothing for a while: this process cannot call anybody at the moment. Thread-safe."""
@@ -117,31 +130,39 @@ class Intake:
         self._incarnation = current_incarnation(cursor)
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
+        while not self._stopping:
             try:
                 self._fill()
                 self._failed.over()
             except QueueUnavailable as error:
                 self._queue_away.failed(error=str(error))
                 metrics.takes_failed.inc()
-                self._stopping.wait(_PAUSE)
+                self._rest(_PAUSE)
             except Exception as error:
                 self._failed.failed(exc_info=error)
-                self._stopping.wait(_PAUSE)
+                self._rest(_PAUSE)
         self._link.close()
+
+    def _rest(self, seconds: float) -> bool:
+        """Pause, until a stop at most; whether there was one."""
+        return self._stopping or (self._stop.wait(seconds) and self._stopping)
 
     def _fill(self) -> None:
         """One round: wait for a seat, take, claim, seat, send."""
-        free, high_only = self._seats.wait_for_one(_IDLE)
+        free, high_only = self._seats.free()
+        if free <= 0:
+            self._released.wait(_IDLE)
+            free, high_only = self._seats.free()
         owner = self._identity.for_new_calls()
         if free <= 0:
             return
         if owner is None or self._held() or clock.monotonic() < self._rests_until:
-            self._stopping.wait(_PAUSE)
+            self._rest(_PAUSE)
             return
         self._takes += 1
-        ids = self._broker.take(
-            self._pools, min(free, BATCH), high_only=high_only, low_first=self._takes % _LOW_EVERY == 0
+        low_first = self._takes % _LOW_EVERY == 0
+        ids = self._strands.elsewhere(
+            lambda: self._broker.take(self._pools, min(free, BATCH), high_only=high_only, low_first=low_first)
         )
         self._queue_away.over()
         if not ids:
@@ -155,17 +176,18 @@ class Intake:
         """Sleep until something is pushed. With only reserved seats free, another seat is a reason too."""
         self._asleep = high_only
         if not (high_only and not self._seats.free()[1]):
-            self._waker.wait(_IDLE)
+            self._strands.elsewhere(lambda: self._waker.wait(_IDLE))
         self._asleep = False
 
     def _on_release(self) -> None:
+        self._released.ring()
         if self._asleep:
             self._waker.wake()
 
     def _held(self) -> bool:
         now = clock.monotonic()
         if now - self._suspension_read > 1.0:
-            self._suspended = self._suspension.suspended()
+            self._suspended = self._strands.elsewhere(self._suspension.suspended)
             self._suspension_read = now
         return self._suspended
 
@@ -174,15 +196,18 @@ class Intake:
         while True:
             owner = self._identity.for_new_calls()
             if owner is not None:
-                with self.seating:
-                    try:
-                        seated = self._seat(owner, self._claim(owner, ids))
-                        self._unclaimed.over()
-                        return seated
-                    except DatabaseError as error:
-                        self._unclaimed.failed(executions=len(ids), error=str(error))
-                        metrics.claims_postponed.inc()
-            if self._stopping.wait(_PAUSE):
+                while not self.seating.acquire(blocking=False):
+                    self._strands.pause(_LOOK_AGAIN)
+                try:
+                    seated = self._seat(owner, self._claim(owner, ids))
+                    self._unclaimed.over()
+                    return seated
+                except DatabaseError as error:
+                    self._unclaimed.failed(executions=len(ids), error=str(error))
+                    metrics.claims_postponed.inc()
+                finally:
+                    self.seating.release()
+            if self._rest(_PAUSE):
                 return []
 
     def _claim(self, owner: UUID, ids: list[int]) -> list[Claimed]:
@@ -219,9 +244,20 @@ class Intake:
         return seated
 
     def _send(self, seated: list[Seat]) -> None:
-        calls = []
         unsigned = False
         self._signers.refresh({seat.claimed.project_id for seat in seated})
+        failpoint.passing("worker.claimed")
+        self._show.started(seated)
+        for first in range(0, len(seated), _PORTION):
+            unsigned |= self._send_portion(seated[first : first + _PORTION])
+            self._strands.pause(0.0)
+        if unsigned:
+            self._rest(_PAUSE)  # they come back at once
+
+    def _send_portion(self, seated: list[Seat]) -> bool:
+        """Build and start the calls of these; whether any could not be signed."""
+        calls = []
+        unsigned = False
         for seat in seated:
             try:
                 calls.append(
@@ -235,8 +271,5 @@ class Intake:
             except Exception as error:
                 log.exception("request_not_built", execution_id=seat.claimed.id)
                 self._recorder.uncallable(seat, f"The request could not be built: {type(error).__name__}.")
-        failpoint.passing("worker.claimed")
         self._deliver.start(calls)
-        self._show.started(seated)
-        if unsigned:
-            self._stopping.wait(_PAUSE)  # they come back at once
+        return unsigned

@@ -1,8 +1,8 @@
 """The worker process: many calls at once, each recorded, none held up by another.
 
-Threads: intake (takes and claims), deliver (libcurl), record (commits), show (RQ's picture), and the services
-liveness and presence. Stopping: take nothing more, let calls end until the grace is nearly over, then hand
-back what was not sent and abort the rest, record that, and leave.
+Threads: deliver (libcurl, and as strands beside it intake, which takes and claims, and record, which commits), show
+(RQ's picture), and the services liveness and presence. Stopping: take nothing more, let calls end until the grace is
+nearly over, then hand back what was not sent and abort the rest, record that, and leave.
 """
 
 import os
@@ -34,6 +34,7 @@ from jobsched.worker.record import Recorder
 from jobsched.worker.rq_worker import RqPresence
 from jobsched.worker.seats import Seats
 from jobsched.worker.show import Show
+from jobsched.worker.strands import Strands
 
 #: Of the grace, the seconds kept for recording what was aborted.
 RECORDING_TIME = 5.0
@@ -102,13 +103,17 @@ class Worker:
         metrics.seats.set(settings.concurrency)
         metrics.seats_used.set_function(lambda: len(self._seats))
         self._identity = Identity()
-        self._record_link, self._beat_link = Link(url, "worker-record"), Link(url, "worker-beat")
+        strands = Strands()
+        self._record_link, self._beat_link = (
+            Link(url, "worker-record", waits=strands),
+            Link(url, "worker-beat"),
+        )
         self._presence = RqPresence(
             name=name, pools=settings.pools, client=connect(), on_shutdown=on_shutdown
         )
         self._show = Show(Broker(connect()), name)
         self._recorder = Recorder(
-            self._record_link, Broker(connect()), self._seats, self._show, name, on_retry
+            self._record_link, Broker(connect()), self._seats, self._show, name, on_retry, strands
         )
         self._liveness = Liveness(
             self._beat_link,
@@ -125,7 +130,7 @@ class Worker:
             return make_transport(settings, settings.concurrency)
 
         self._unfit = Outage("descriptors_exhausted", level="error")
-        self._deliver = Deliver(make_carrier, self._on_end, self._may_start)
+        self._deliver = Deliver(make_carrier, self._on_end, self._may_start, strands)
         self._intake = Intake(
             url,
             Broker(connect(), metrics.foreign_messages.inc),
@@ -138,6 +143,7 @@ class Worker:
             self._show,
             self._presence,
             Vault(settings.secret_key),
+            strands,
         )
         self.services: Sequence[Service] = (
             Service("liveness", self._liveness.run_once),
@@ -147,9 +153,9 @@ class Worker:
     def begin(self) -> None:
         """Start working."""
         self._presence.appear()
-        self._recorder.begin()
         self._show.begin()
         self._deliver.begin()
+        self._recorder.begin()
         self._intake.begin()
 
     def broken(self) -> str | None:
@@ -180,8 +186,8 @@ class Worker:
 
     def close(self, *, clean: bool) -> None:
         """Give everything back, after the services have stopped."""
-        self._deliver.end(1.0)
         self._recorder.end(1.0)
+        self._deliver.end(1.0)
         self._show.end(1.0)
         self._presence.vanish()
         try:

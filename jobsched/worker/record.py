@@ -4,7 +4,6 @@ Seats stay taken until then, so a database that is away stops the worker from ta
 was received is forgotten.
 """
 
-import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -26,6 +25,7 @@ from jobsched.worker.attempt import ended_by, ending_of, verdict_of, without_cap
 from jobsched.worker.journal import Journal
 from jobsched.worker.seats import Seat, Seats
 from jobsched.worker.show import Show
+from jobsched.worker.strands import Bell, Strands
 
 #: Outcomes that one statement records at most.
 BATCH = 256
@@ -56,7 +56,7 @@ class _Outcome(NamedTuple):
 
 
 class Recorder:
-    """Takes outcomes from the delivering thread and commits them on a thread and a connection of its own."""
+    """Commits outcomes, in a strand of the delivering thread and on a connection of its own."""
 
     def __init__(
         self,
@@ -66,7 +66,9 @@ class Recorder:
         show: Show,
         worker_name: str,
         on_retry: Callable[[float], None],
+        strands: Strands,
     ) -> None:
+        self._strands = strands
         self._link = link
         self._broker = broker
         self._seats = seats
@@ -77,23 +79,22 @@ class Recorder:
         self._outcomes: deque[_Outcome] = deque()
         self._aside: list[_Outcome] = []
         self._aside_until = 0.0
-        self._something = threading.Event()
+        self._something, self._stop = Bell(strands), Bell(strands)
         self._stopping = False
-        self._pause = threading.Event()
         self._unrecorded = Outage("recording_postponed")
         self._failed = Outage("recording_failed", level="error")
-        self._thread = threading.Thread(target=self._run, name="record", daemon=True)
+        self._strand = strands.add("record", self._run)
         self.succeeded = 0
         self.failed = 0
 
     def begin(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+        """Start the strand."""
+        self._strand.begin()
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
+        """Whether the strand runs."""
+        return self._strand.alive
 
     def results(self, results: Sequence[Result], ended_at: float) -> None:
         """Calls ended, ``ended_at`` on the monotonic clock."""
@@ -101,38 +102,37 @@ class Recorder:
             seat = self._seats.get(result.call.execution_id)
             if seat is not None:
                 self._outcomes.append(_Outcome(seat, ending_of(result), result, ended_at))
-        self._something.set()
+        self._something.ring()
 
     def uncallable(self, seat: Seat, reason: str) -> None:
         """The job of this seat cannot be called as it stands; no call was made."""
         ending = Ending(error_code="invalid_job", error_message=reason, sent=False)
         self._outcomes.append(_Outcome(seat, ending, None, clock.monotonic()))
-        self._something.set()
+        self._something.ring()
 
     def unsent(self, seat: Seat) -> None:
         """No call could be made for a reason that is not the job's; it goes back to its queue."""
         self._outcomes.append(
             _Outcome(seat, Ending(error_code="interrupted", sent=False), None, clock.monotonic())
         )
-        self._something.set()
+        self._something.ring()
 
     def end(self, timeout: float) -> None:
-        """Stop the thread. What is not recorded by then is left to recovery."""
+        """Stop. What is not recorded by then is left to recovery."""
         self._stopping = True
-        self._pause.set()
-        self._something.set()
-        self._thread.join(timeout)
+        self._stop.ring()
+        self._something.ring()
+        self._strand.join(timeout)
 
     def _run(self) -> None:
         while not self._stopping:
             self._something.wait(1.0)
-            self._something.clear()
             if self._aside and clock.monotonic() >= self._aside_until:
                 self._outcomes.extend(self._aside)
                 self._aside.clear()
             while self._outcomes and not self._stopping:
                 if len(self._outcomes) < _COMPANY and len(self._seats) > _BUSY:
-                    self._pause.wait(_GATHER)
+                    self._stop.wait(_GATHER)
                 batch = [self._outcomes.popleft() for _ in range(min(BATCH, len(self._outcomes)))]
                 for owner in {outcome.seat.owner for outcome in batch}:
                     self._record_until_done(owner, [one for one in batch if one.seat.owner == owner])
@@ -152,7 +152,7 @@ class Recorder:
             except Exception as error:
                 self._failed.failed(outcomes=len(batch), exc_info=error)
             again = True
-            self._pause.wait(pause)
+            self._stop.wait(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     def _record(self, owner: UUID, batch: list[_Outcome], again: bool) -> None:
@@ -220,7 +220,7 @@ class Recorder:
         returned = claims.hand_back(self._link, owner, ids)
         metrics.handed_back.inc(len(returned))
         try:
-            self._broker.push(returned)
+            self._strands.elsewhere(lambda: self._broker.push(returned))
         except QueueUnavailable as error:
             log.warning("push_failed", executions=len(returned), error=str(error))
             metrics.push_failures.inc()

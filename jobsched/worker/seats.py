@@ -39,12 +39,6 @@ class Seats:
         with self.changed:
             return self._free()
 
-    def wait_for_one(self, timeout: float) -> tuple[int, bool]:
-        """As ``free``, but waits up to ``timeout`` seconds while there is none."""
-        with self.changed:
-            self.changed.wait_for(lambda: len(self._taken) < self.concurrency, timeout)
-            return self._free()
-
     def take(self, seat: Seat) -> bool:
         """Seat an execution. False if it sits already: an older attempt of it has not ended here."""
         with self.changed:

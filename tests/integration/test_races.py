@@ -24,6 +24,7 @@ from jobsched.worker.journal import Journal
 from jobsched.worker.liveness import Liveness
 from jobsched.worker.seats import Seats
 from tests.integration.factories import make_execution, make_job, make_worker
+from tests.integration.transports import in_strand, running_strands
 
 
 @pytest.fixture
@@ -314,6 +315,12 @@ class Carrier:
     def wake(self):
         pass
 
+    def listen(self, *_given):
+        pass
+
+    def unlisten(self, _fd):
+        pass
+
     def close(self):
         pass
 
@@ -366,12 +373,25 @@ def test_what_was_taken_when_the_stop_came_is_claimed_all_the_same(link, databas
     worker = identity.reborn()
     identity.prove(worker, clock.monotonic())
     recorder = SimpleNamespace(journal=Journal("w"))
-    intake = Intake(
-        database_url, broker, None, ["default"], seats, identity, None, recorder, None, None, Vault(None)
-    )
     execution = make_execution(link, make_job(link, due=None))
-    intake._stopping.set()
-    assert [seat.claimed.id for seat in intake._claim_until_done([execution])] == [execution]
-    identity.give_up()
-    assert intake._claim_until_done([execution]) == []
-    intake._link.close()
+    with running_strands() as strands:
+        intake = Intake(
+            database_url,
+            broker,
+            None,
+            ["default"],
+            seats,
+            identity,
+            None,
+            recorder,
+            None,
+            None,
+            Vault(None),
+            strands,
+        )
+        intake._stopping = True
+        seated = in_strand(strands, lambda: intake._claim_until_done([execution]))
+        assert [seat.claimed.id for seat in seated] == [execution]
+        identity.give_up()
+        assert in_strand(strands, lambda: intake._claim_until_done([execution])) == []
+        intake._link.close()

@@ -289,3 +289,14 @@ def test_a_worker_without_descriptors_for_the_next_hop_ends_as_one_that_has_call
     assert (again.state, again.spends, again.delay_seconds > 0) == ("retrying", True, True)
     once = judge(ending, Policy(at_most_once=True), 0, utc_now(), 0.5)
     assert (once.state, once.error_code) == ("failed", "connect_failed")
+
+
+def test_a_wake_up_heard_just_before_the_wait_ends_that_wait_too(transport, target):
+    # With something to send, the sockets are looked at once before the wait; that look silenced the wake-up.
+    send(transport, f"{target.url}/ok")
+    transport.start(call(f"{target.url}/slow/1500"))
+    transport.wake()
+    began = monotonic()
+    assert transport.turn(5.0) == []
+    assert monotonic() - began < 1.0
+    assert [result.status for result in drain(transport, 1)] == [200]

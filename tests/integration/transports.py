@@ -2,14 +2,18 @@
 
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from ipaddress import ip_network
 from itertools import count
+from typing import Any
 from urllib.parse import quote
 
 from jobsched.callback import Call, Guard, Resolver, Result, Transport
 from jobsched.clock import monotonic
+from jobsched.worker.deliver import Deliver
+from jobsched.worker.strands import Strands
 
 LOOPBACK = Guard([ip_network("127.0.0.0/8"), ip_network("::1/128")])
 
@@ -46,6 +50,32 @@ def drain(transport: Transport, n: int, timeout: float = 15.0) -> list[Result]:
 
 def send(transport: Transport, url: str, method: str = "POST", body: bytes | None = b"{}", **given) -> Result:
     return run(transport, [call(url, method, body, **given)])[0]
+
+
+@contextmanager
+def running_strands() -> Iterator[Strands]:
+    """Strands on a delivering thread of their own, as in a worker."""
+    strands = Strands()
+    deliver = Deliver(open_transport, lambda *_: None, strands=strands)
+    deliver.begin()
+    try:
+        yield strands
+    finally:
+        deliver.end(5)
+
+
+def in_strand(strands: Strands, act: Callable[[], Any], timeout: float = 15.0) -> Any:
+    """What ``act`` returns or raises in a strand."""
+    found: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            found.set_result(act())
+        except BaseException as error:
+            found.set_exception(error)
+
+    strands.add("test", run).begin()
+    return found.result(timeout)
 
 
 def raw(answer: bytes) -> str:
