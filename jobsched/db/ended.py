@@ -1,14 +1,15 @@
 """How attempts ended, and as what Postgres is told of many at once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from operator import attrgetter
+from operator import itemgetter
+from typing import NamedTuple, TypeVar
 
-from jobsched.db.text_format import array, quoted
+from jobsched.db.arrays import bigints, blobs, booleans, floats, integers, jsons, texts
+
+T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class Ended:
+class Ended(NamedTuple):
     """One attempt's end, ready to be recorded.
 
     ``state`` is succeeded, failed, retrying or cancelled; ``age`` the seconds since the attempt ended;
@@ -34,27 +35,36 @@ class Ended:
     payload: str | None = None
 
 
-def as_arrays(ended: Sequence[Ended]) -> dict[str, str]:
-    """The batch as array literals of Postgres, a column each, in the order of ids.
+def as_arrays(ended: Sequence[Ended]) -> dict[str, bytes]:
+    """The batch as arrays of Postgres, a column each, in the order of ids.
 
-    Lists given to psycopg cost it 63 µs a row, most of it in escaping; one JSON text costs the server 6 µs.
+    A column in which no row has anything to say is empty; ``unnest`` fills it up with NULL. Headers that many
+    answers share are written, and parsed there, once: ``header_at`` says which are whose, from 1.
     """
-    ended = sorted(ended, key=attrgetter("id"))
+    columns = zip(*sorted(ended, key=itemgetter(0)), strict=True)
+    ids, attempts, outcomes, ages, durations, max_retries, delays, spends, statuses, *captured = columns
+    headers, bodies, truncated, codes, messages, phases, sent = captured
+    places = {text: place for place, text in enumerate(dict.fromkeys(headers), 1)}
     return {
-        "ids": array(str(one.id) for one in ended),
-        "attempts": array(str(one.attempt) for one in ended),
-        "outcomes": array(one.state for one in ended),
-        "ages": array(f"{one.age:.6f}" for one in ended),
-        "durations": array("NULL" if one.duration_ms is None else f"{one.duration_ms:.3f}" for one in ended),
-        "max_retries": array(str(one.max_retry_count) for one in ended),
-        "delays": array(str(one.delay) for one in ended),
-        "spends": array("t" if one.spends else "f" for one in ended),
-        "statuses": array("NULL" if one.status is None else str(one.status) for one in ended),
-        "headers": array(quoted(one.headers) for one in ended),
-        "bodies": array("NULL" if one.body is None else f'"\\\\x{one.body.hex()}"' for one in ended),
-        "truncated": array("t" if one.truncated else "f" for one in ended),
-        "error_codes": array(quoted(one.error_code) for one in ended),
-        "error_messages": array(quoted(one.error_message) for one in ended),
-        "phases": array(quoted(one.phases) for one in ended),
-        "sent": array(quoted(one.payload) for one in ended),
+        "ids": bigints(ids),
+        "attempts": integers(attempts),
+        "outcomes": texts(outcomes),
+        "ages": floats(ages),
+        "durations": floats(durations),
+        "max_retries": integers(max_retries),
+        "delays": floats(delays if any(delays) else ()),
+        "spends": booleans(spends if any(spends) else ()),
+        "statuses": integers(statuses),
+        "headers": jsons(tuple(places)),
+        "header_at": integers([places[text] for text in headers]),
+        "bodies": blobs(bodies),
+        "truncated": booleans(truncated if any(truncated) else ()),
+        "error_codes": texts(_said(codes)),
+        "error_messages": texts(_said(messages)),
+        "phases": jsons(phases),
+        "sent": texts(_said(sent)),
     }
+
+
+def _said(values: Sequence[T | None]) -> Sequence[T | None]:
+    return () if values.count(None) == len(values) else values

@@ -70,6 +70,9 @@ class Verdict(NamedTuple):
     spends: bool = False
 
 
+_SUCCEEDED = Verdict("succeeded")
+
+
 def judge(ending: Ending, policy: Policy, retry_count: int, now: datetime, spread: float) -> Verdict:
     """Decide what becomes of an execution after an attempt.
 
@@ -103,7 +106,7 @@ def _judge_answer(
     ending: Ending, status: int, policy: Policy, retry_count: int, now: datetime, spread: float
 ) -> Verdict:
     if matches_status(status, policy.success_status):
-        return Verdict("succeeded")
+        return _SUCCEEDED
     message = f"The target answered {status}."
     refused = (
         status in _NEVER_AGAIN

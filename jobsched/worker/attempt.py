@@ -10,8 +10,7 @@ from jobsched.callback.model import Call, Result
 from jobsched.callback.request import Sign, build
 from jobsched.db.claims import LONGEST_TIMEOUT, Claimed
 from jobsched.db.ended import Ended
-from jobsched.domain.outcome import Ending, Policy, Verdict, judge
-from jobsched.domain.retry import RetryPolicy
+from jobsched.domain.outcome import Ending, Verdict, judge
 
 
 def call_for(claimed: Claimed, incarnation: str, signatures: Sign) -> Call:
@@ -31,7 +30,7 @@ def call_for(claimed: Claimed, incarnation: str, signatures: Sign) -> Call:
         payload_json=claimed.payload,
         timeout_seconds=claimed.timeout_seconds,
         follow_redirects=claimed.follow_redirects,
-        at_most_once=claimed.at_most_once,
+        at_most_once=claimed.policy.at_most_once,
         now=clock.utc_now(),
         signatures=signatures,
     )
@@ -42,18 +41,8 @@ def verdict_of(claimed: Claimed, ending: Ending, now: datetime) -> Verdict:
 
     Never raises: an outcome that cannot be judged would hold up those of all other jobs.
     """
-    policy = _policy(
-        claimed.at_most_once,
-        claimed.max_retry_count,
-        claimed.min_backoff_seconds,
-        claimed.max_backoff_seconds,
-        claimed.backoff_factor,
-        claimed.backoff_jitter,
-        claimed.success_status,
-        claimed.no_retry_status,
-    )
     try:
-        return judge(ending, policy, claimed.retry_count, now, random.random())
+        return judge(ending, claimed.policy, claimed.retry_count, now, random.random())
     except Exception as error:
         return Verdict("failed", "invalid_job", f"The job's policy cannot be applied: {error}")
 
@@ -65,34 +54,37 @@ def ending_of(result: Result) -> Ending:
 
 def ended_by(claimed: Claimed, verdict: Verdict, result: Result | None, age: float) -> Ended:
     """The row to record. ``result`` is None where no call was made; ``age``: seconds since the attempt ended."""
-    ended = Ended(
-        id=claimed.id,
-        attempt=claimed.attempt,
-        state=verdict.state,
-        age=age,
-        duration_ms=None,
-        max_retry_count=claimed.max_retry_count,
-        delay=verdict.delay_seconds,
-        spends=verdict.spends,
-        error_code=verdict.error_code,
-        error_message=verdict.error_message,
-    )
+    payload = None
     if verdict.state != "succeeded":
-        ended.payload = "null" if claimed.payload is None else claimed.payload
+        payload = "null" if claimed.payload is None else claimed.payload
+    status, headers, body, truncated, duration, phases = None, None, None, False, None, None
     if result is not None:
-        phases = result.phases
-        ended.duration_ms = round(phases.total_ms, 3)
-        ended.status = result.status
-        ended.headers = _headers_json(result.headers)
-        ended.body = result.body
-        ended.truncated = result.truncated
+        status, headers, body = result.status, _headers_json(result.headers), result.body
+        truncated = result.truncated
+        dns, connect, tls, first_byte, total = result.phases
         way = _NO_WAY
-        if phases.dns_ms or phases.connect_ms or phases.tls_ms:
-            way = (
-                f'"dnsMs":{phases.dns_ms:.3f},"connectMs":{phases.connect_ms:.3f},"tlsMs":{phases.tls_ms:.3f}'
-            )
-        ended.phases = f'{{{way},"firstByteMs":{phases.first_byte_ms:.3f},"totalMs":{phases.total_ms:.3f}}}'
-    return ended
+        if dns or connect or tls:
+            way = f'"dnsMs":{dns:.3f},"connectMs":{connect:.3f},"tlsMs":{tls:.3f}'
+        duration = round(total, 3)
+        phases = f'{{{way},"firstByteMs":{first_byte:.3f},"totalMs":{total:.3f}}}'
+    return Ended(
+        claimed.id,
+        claimed.attempt,
+        verdict.state,
+        age,
+        duration,
+        claimed.policy.retry.max_retry_count,
+        verdict.delay_seconds,
+        verdict.spends,
+        status,
+        headers,
+        body,
+        truncated,
+        verdict.error_code,
+        verdict.error_message,
+        phases,
+        payload,
+    )
 
 
 # On a kept connection there is nothing to look up, connect or shake hands.
@@ -111,21 +103,6 @@ def without_capture(ended: Ended) -> Ended:
         error_code="unrecordable",
         error_message="The outcome of this attempt could not be stored with what the target answered.",
     )
-
-
-@lru_cache(maxsize=1024)
-def _policy(
-    at_most_once: bool,
-    max_retry_count: int,
-    min_backoff: float,
-    max_backoff: float,
-    factor: float,
-    jitter: float,
-    success_status: tuple[str, ...],
-    no_retry_status: tuple[str, ...],
-) -> Policy:
-    retry = RetryPolicy(max_retry_count, min_backoff, max_backoff, factor, jitter)
-    return Policy(at_most_once, retry, success_status, no_retry_status)
 
 
 # Most answers of a target carry the same headers; what differs (Date) does so once a second.

@@ -128,7 +128,7 @@ class _Single:
         ended = ended_by(claimed, verdict, result, 0.0)
         again = False
         while True:
-            ended.age = clock.monotonic() - ended_at
+            ended = ended._replace(age=clock.monotonic() - ended_at)
             try:
                 recorded = claims.finish(self._link, self._id, self._name, [ended], again=again)
             except DatabaseRefused as error:

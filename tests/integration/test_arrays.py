@@ -1,5 +1,6 @@
 """Columns that are packed here are what Postgres reads."""
 
+import json
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -36,9 +37,40 @@ def test_instants_arrive_to_the_microsecond_and_none_as_null(link):
     assert back(link, arrays.instants(some)) == (kind, some)
 
 
-@pytest.mark.parametrize("packed", [arrays.bigints([]), arrays.texts([]), arrays.instants([])])
-def test_nothing_is_an_empty_array(link, packed):
-    assert link.execute("SELECT cardinality(%s)", (packed,)) == [(0,)]
+@pytest.mark.parametrize(
+    ("pack", "kind", "values"),
+    [
+        (arrays.integers, "integer[]", [0, -1, 2**31 - 1, -(2**31)]),
+        (arrays.floats, "double precision[]", [0.0, -0.1, 1e300, 5e-324, float("inf"), 7]),
+        (arrays.booleans, "boolean[]", [True, False, True]),
+        (arrays.texts, "text[]", ["", "NULL", "ä", "ä"]),
+        (arrays.jsons, "jsonb[]", ['{"a": [1.500, null]}', '"{\\\\"', "null"]),
+        (arrays.blobs, "bytea[]", [b"", b"\0\xff\\x", b"ok"]),
+    ],
+)
+def test_columns_of_every_kind_arrive_with_and_without_null(link, pack, kind, values):
+    expected = [json.loads(text) for text in values] if pack is arrays.jsons else values
+    assert back(link, pack(values)) == (kind, expected)
+    if pack is not arrays.booleans:
+        assert back(link, pack([None, *values, None])) == (kind, [None, *expected, None])
+        assert back(link, pack([None])) == (kind, [None])
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        arrays.bigints,
+        arrays.integers,
+        arrays.floats,
+        arrays.booleans,
+        arrays.instants,
+        arrays.texts,
+        arrays.jsons,
+        arrays.blobs,
+    ],
+)
+def test_nothing_is_an_empty_array(link, pack):
+    assert link.execute("SELECT cardinality(%s)", (pack([]),)) == [(0,)]
 
 
 def test_what_is_no_text_is_refused_as_the_databases_refusals_are(link):

@@ -6,6 +6,8 @@ import pytest
 from jobsched.db import claims
 from jobsched.db.connection import Link
 from jobsched.db.ended import Ended
+from jobsched.domain.outcome import Policy
+from jobsched.domain.retry import RetryPolicy
 from jobsched.errors import DatabaseRefused
 from tests.integration.factories import make_execution, make_job, make_worker
 
@@ -25,9 +27,52 @@ def test_a_claim_takes_queued_rows_once_and_brings_the_job_along(link):
     execution = make_execution(link, job)
     [claimed] = claims.claim(link, worker, [execution, 999])
     assert (claimed.id, claimed.job_id, claimed.attempt, claimed.timeout_seconds) == (execution, job, 1, 7)
-    assert (claimed.headers, claimed.success_status) == ({"X-A": "b"}, ("200-299",))
+    assert (claimed.headers, claimed.policy.success_status) == ({"X-A": "b"}, ("200-299",))
     assert claimed.payload == '{"b": 1, "a": [2]}'
     assert claims.claim(link, make_worker(link, "worker-2"), [execution]) == []
+
+
+def test_a_claim_brings_the_terms_of_each_job(link):
+    worker = make_worker(link)
+    usual = make_execution(link, make_job(link))
+    special = make_execution(
+        link,
+        make_job(
+            link,
+            timeout_seconds=0.25,
+            follow_redirects=True,
+            type="AT_MOST_ONCE",
+            max_retry_count=0,
+            min_backoff_seconds=0.1,
+            max_backoff_seconds=1e300,
+            backoff_factor=1.5,
+            backoff_jitter=1 / 3,
+            success_status=["200", "3 00", 'a"{,\\'],
+            no_retry_status=["400-499"],
+        ),
+    )
+    policies = {
+        one.id: (one.timeout_seconds, one.follow_redirects, one.policy)
+        for one in claims.claim(link, worker, [special, usual])
+    }
+    assert policies[usual] == (30.0, False, Policy())
+    retry = RetryPolicy(0, 0.1, 1e300, 1.5, 1 / 3)
+    assert policies[special] == (0.25, True, Policy(True, retry, ("200", "3 00", 'a"{,\\'), ("400-499",)))
+
+
+def test_terms_that_only_a_hand_can_have_written_are_read_as_they_are(link):
+    job = make_job(link)
+    execution = make_execution(link, job)
+    link.execute(
+        "UPDATE job SET timeout_seconds = 'NaN', backoff_factor = 'Infinity', success_status = '{NULL,\"{}\"}',"
+        " no_retry_status = '{{400,401},{402,403}}' WHERE id = %s",
+        (job,),
+    )
+    [claimed] = claims.claim(link, make_worker(link), [execution])
+    assert str(claimed.timeout_seconds) == "nan"
+    assert claimed.policy.retry.backoff_factor == float("inf")
+    assert claimed.policy.success_status == (None, "{}")
+    assert claimed.policy.no_retry_status == (["400", "401"], ["402", "403"])
 
 
 def test_two_workers_that_claim_the_same_rows_share_them(link, database_url):
@@ -72,6 +117,36 @@ def test_a_success_moves_to_history_with_what_was_captured(link):
         "SELECT state, worker, response_status, response_body, attempts, duration_ms FROM execution_history"
     ) == [("succeeded", "w", 200, b"\0\xff", [], 12.5)]
     assert link.execute("SELECT job_id, last_state FROM job_last") == [(job, "succeeded")]
+
+
+def test_successes_are_recorded_alike_in_company_of_failures_and_alone(link):
+    worker, job = make_worker(link), make_job(link)
+    ids = [make_execution(link, job) for _ in range(7)]
+    claims.claim(link, worker, ids)
+    link.execute("UPDATE execution SET redrive_of = 5, retry_count = 2, attempts = '[{\"attempt\": 0}]'")
+
+    def successes(ids):
+        captured = {"headers": '{"A": "b"}', "body": b"ok", "phases": '{"totalMs": 12.500}', "status": 200}
+        return [
+            ended(ids[0], **captured),
+            ended(ids[1], **captured | {"headers": '{"A": "c"}', "body": b"", "truncated": True}),
+            ended(ids[2], state="cancelled", error_code="cancelled", error_message="", payload="1"),
+        ]
+
+    claims.finish(link, worker, "w", list(reversed(successes(ids[:3]))))
+    [failed, *_] = others = [ended(ids[6], state="retrying", delay=1.0), *successes(ids[3:6])]
+    recorded = claims.finish(link, worker, "w", others)
+    assert {one.id: one.state for one in recorded}[failed.id] == "retrying"
+    rows = link.execute(
+        "SELECT project_id, job_id, trigger, state, attempt, retry_count, max_retry_count, duration_ms, worker,"
+        " response_status, response_headers::text, response_body, response_truncated, error_code, error_message,"
+        " phases::text, attempts, job_version, redrive_of FROM execution_history ORDER BY id"
+    )
+    assert len(rows) == 6
+    assert rows[:3] == rows[3:]
+    assert rows[1][8:16] == ("w", 200, '{"A": "c"}', b"", True, None, None, '{"totalMs": 12.500}')
+    assert rows[2][3] == "cancelled"
+    assert rows[2][13:15] == ("cancelled", "")
 
 
 def test_a_retry_keeps_the_failed_attempt_and_the_payload_that_was_sent(link):

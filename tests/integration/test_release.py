@@ -363,6 +363,7 @@ def test_a_finish_does_not_read_all_that_is_blocked_with_statistics_that_know_of
     ended = as_arrays([Ended(execution, 1, "succeeded", 0.0, 1.0, 3)])
     try:
         for statement, parameters in [
+            (claims._FINISH_GOOD, {**ended, "worker": worker, "worker_name": "w"}),
             (claims._FINISH, {**ended, "worker": worker, "worker_name": "w"}),
             (recovery._UNBLOCK, {"ids": [execution]}),
             (releasing._LET_GO, ([job],)),
@@ -391,6 +392,28 @@ def test_outcomes_without_a_retry_are_not_compared_with_all_calls_in_flight(link
     assert [line for line in plan[begin:end] if " on execution e " in line and "Scan" in line] == [
         line for line in plan[begin:end] if " on execution e " in line and "never executed" in line
     ]
+
+
+def test_calls_in_flight_are_not_read_to_record_one_of_them(link):
+    job = make_job(link, due=None)
+    worker, execution = running(link, job)
+    link.execute(
+        "INSERT INTO execution (project_id, job_id, trigger, scheduled_for, due_at, state, priority, pool, queue, "
+        "attempt, worker_id) SELECT 1, %s + n, 'manual', now(), now(), 'running', 5, 'default', 'default', 1, %s "
+        "FROM generate_series(1, 2000) n",
+        (job, worker),
+    )
+    link.execute("ANALYZE execution")
+    ended = as_arrays([Ended(execution, 1, "succeeded", 0.0, 1.0, 3)])
+    parameters = {**ended, "worker": worker, "worker_name": "w"}
+    try:
+        for statement in (claims._FINISH_GOOD, claims._FINISH):
+            plan = "\n".join(row[0] for row in link.execute("EXPLAIN (ANALYZE) " + statement, parameters))
+            assert "execution_running" not in plan, plan
+            assert "Rows Removed by" not in plan.partition("CTE gone")[2].partition("CTE history")[0], plan
+    finally:
+        link.execute("DELETE FROM execution")
+        link.execute("ANALYZE execution")
 
 
 def test_the_backlog_of_one_job_is_not_read_to_decide_about_another(link):
