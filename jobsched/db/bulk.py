@@ -20,6 +20,7 @@ from jobsched.db.connection import converted, repeated
 from jobsched.db.text_format import as_text
 from jobsched.domain.bulk import OWN, BulkReader, NewJob, NotAtOnce
 from jobsched.domain.json_text import compact
+from jobsched.domain.schedule import parse_schedule
 from jobsched.domain.spec import JobSpec
 from jobsched.domain.times import FirstSlots, first_times
 from jobsched.errors import Conflict
@@ -154,7 +155,7 @@ class _Lines:
         self._tags: dict[tuple[str, ...], str] = {(): "{}"}
         # By identity; the specs are kept with what was made of them, so that no other gets the same.
         self._shared: dict[int, tuple[bytes, bool, JobSpec]] = {}
-        self._slots: dict[datetime | None, bytes] = {}
+        self._times: dict[tuple[str, str], bytes] = {}
         self._anchor = b"\t%b\n" % _encoded(self._first.anchor)
 
     def are_due_before(self, ahead: timedelta) -> bool:
@@ -163,13 +164,17 @@ class _Lines:
 
     def jobs(self, numbered: Iterable[tuple[int, NewJob]], schedules: list[bytes]) -> Iterator[bytes]:
         """The lines of jobs. Those of their schedules go to ``schedules``: the server is the slower one meanwhile."""
-        slot_line = self._slot_line
         for job_id, job in numbered:
             (
                 spec, key, name, description, api, schedule, timezone, recurring, headers, tags, payload, plain
             ) = job  # fmt: skip
             shared, usual, _ = self._shared.get(id(spec)) or self._learn(spec)
-            times = slot_line(self._first.of(schedule, timezone)) if usual else self._own_times(job, job_id)
+            if not usual:
+                times = self._own_times(job, job_id)
+            elif (known := self._times.get((schedule, timezone))) is not None:
+                times = known
+            else:
+                times = self._slot_times(schedule, timezone)
             schedules.append(b"%d%b" % (job_id, times))
             tags_text = self._tags.get(tags)
             if tags_text is None:
@@ -193,14 +198,16 @@ class _Lines:
         learnt = self._shared[id(spec)] = self._shared_part(spec), FirstSlots.serve(spec), spec
         return learnt
 
-    def _slot_line(self, slot: datetime | None) -> bytes:
+    def _slot_times(self, schedule: str, timezone: str) -> bytes:
         """The end of a schedule's line where the job is due at its first slot."""
-        line = self._slots.get(slot)
-        if line is None:
-            text = _encoded(slot)
-            line = self._slots[slot] = b"\t%b\t%b%b" % (text, text, self._anchor)
-            self._note(slot)
-        return line
+        read = parse_schedule(schedule, timezone)
+        slot = self._first.of(read)
+        self._note(slot)
+        text = _NULL if slot is None else slot.isoformat().encode()
+        times = b"\t%b\t%b%b" % (text, text, self._anchor)
+        if read.recurring:  # an instant comes once
+            self._times[schedule, timezone] = times
+        return times
 
     def _note(self, due: datetime | None) -> None:
         if due is not None and (self._soonest is None or due < self._soonest):

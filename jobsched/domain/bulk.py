@@ -6,7 +6,7 @@ a part of what the rules allow. What they do not let through goes the usual way,
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
@@ -66,6 +66,10 @@ class ItemFaults:
     faults: tuple[Fault, ...]
 
 
+#: Reads the JSON text of an item by all rules: its value, or why it is none. May raise.
+Strictly = Callable[[str], tuple[Any, str | None]]
+
+
 class NotAtOnce(Exception):
     """Jobs cannot be written as they are read: one is faulty, or its key exists. All are to be read first."""
 
@@ -75,16 +79,22 @@ class BulkReader:
 
     ``jobs`` are the good ones that were kept, with their indexes in order, ``faulty`` the others. ``faulty`` takes
     a fault of every bad item; beyond MAX_FAULTS in all, an item's further ones are left out.
+
+    ``strictly``: the values that are given may come from a reader that does not see a name that stands twice in an
+    object; this one does.
     """
 
-    def __init__(self, check_target: CheckTarget) -> None:
+    def __init__(self, check_target: CheckTarget, strictly: Strictly | None = None) -> None:
         self.jobs: list[NewJob] = []
         self.indexes: list[int] = []
         self.faulty: list[ItemFaults] = []
         self.count = 0
         self.faults = 0
         self._check_target = check_target
-        self._shared: dict[str, JobSpec | None] = {}
+        self._strictly = strictly
+        # Beside each: how many quotes its values have as JSON.
+        self._shared: dict[str, tuple[JobSpec, int] | None] = {}
+        self._headers: set[tuple[tuple[str, str], ...]] = set()
         self._origins: set[str] = set()
         self._keys: dict[str, int] = {}
 
@@ -139,51 +149,92 @@ class BulkReader:
         self.faulty.append(ItemFaults(index, listed))
 
     def _read(self, document: Any, text: str) -> NewJob:
-        """The job, by the quick way where it is plainly right. Raises InvalidInput."""
-        # In JSON text what a row would have to escape cannot stand without a backslash.
+        """The job, by the quick way where it is plainly right. Raises InvalidInput.
+
+        Without backslashes each string of JSON has two quotes, and no other character than quotes would have to be
+        written otherwise, in JSON or in a row. So a text that has more quotes than its value has strings was read
+        with the loss of a name.
+        """
         plain = "\\" not in text
-        if (
-            type(document) is not dict
-            or text.count("{") + text.count("[") > MAX_DEPTH
-            or not (plain or _SUSPECT.search(text) is None)
-        ):
-            return self._whole(document, plain)
+        if not plain:
+            document = self._reread(document, text)
+            if _SUSPECT.search(text) is not None:
+                return self._judge(document, plain)
+        if type(document) is not dict:
+            return self._whole(document, text, plain)
         shared = document.copy()
         take = shared.pop
         key, name, description = take("key", None), take("name", None), take("description", None)
         api, payload = take("api", None), take("payload", None)
         headers, tags = take("headers", _NO_HEADERS), take("tags", _NO_TAGS)
-        schedule, timezone, recurring = shared.get("schedule"), shared.get("timezone", "UTC"), None
-        try:
-            body = None if payload is None else compact(payload).encode()
-        except ValueError:  # an infinite number
-            return self._whole(document, plain)
-        if not (
-            (body is None or len(body) <= MAX_PAYLOAD_BYTES)
-            and (key is None or _fits(key, _KEY))
-            and (name is None or _fits(name, _NAME))
-            and (description is None or _fits(description, _DESCRIPTION))
-            and (headers is _NO_HEADERS or _are_headers(headers))
-            and (tags is _NO_TAGS or _are_tags(tags))
-            and type(schedule) is str
-            and self._is_target(api)
-        ):
-            return self._whole(document, plain)
-        if _TIMED.isdisjoint(shared):
+        schedule, timezone = shared.get("schedule"), shared.get("timezone", "UTC")
+        # Of all names, and of the URL.
+        quotes = 2 * len(document) + 2
+        if key is not None:
+            quotes += 2
+            if not (type(key) is str and _KEY[0] <= len(key) <= _KEY[1]):
+                return self._whole(document, text, plain)
+        if name is not None:
+            quotes += 2
+            if not (type(name) is str and len(name) <= _NAME[1]):
+                return self._whole(document, text, plain)
+        if description is not None:
+            quotes += 2
+            if not (type(description) is str and len(description) <= _DESCRIPTION[1]):
+                return self._whole(document, text, plain)
+        body = None
+        if payload is not None:
+            try:
+                body = compact(payload).encode()
+            except ValueError:  # an infinite number
+                return self._whole(document, text, plain)
+            quotes += body.count(b'"')
+            if len(body) > MAX_PAYLOAD_BYTES or body.count(b"{") + body.count(b"[") >= MAX_DEPTH:
+                return self._whole(document, text, plain)
+        if headers is not _NO_HEADERS:
+            if not self._are_headers(headers):
+                return self._whole(document, text, plain)
+            quotes += 4 * len(headers)
+        if tags is not _NO_TAGS:
+            if not _are_tags(tags):
+                return self._whole(document, text, plain)
+            quotes += 2 * len(tags)
+        if type(schedule) is not str or not self._is_target(api):
+            return self._whole(document, text, plain)
+        recurring = None
+        if not shared or _TIMED.isdisjoint(shared):
             recurring = _recurs(schedule, timezone)
             if recurring is None:
-                return self._whole(document, plain)
+                return self._whole(document, text, plain)
             del shared["schedule"]
-            take("timezone", None)
-        spec = self._spec_of(shared)
-        if spec is None or (body is not None and any(rules.method_faults(payload, spec.method))):
-            return self._whole(document, plain)
+            quotes += 2 if take("timezone", None) is None else 4
+        known = self._spec_of(shared)
+        if known is None:
+            return self._whole(document, text, plain)
+        spec, its_quotes = known
+        if plain and text.count('"') != quotes + its_quotes:
+            return self._whole(document, text, plain)
+        if body is not None and spec.method in rules.WITHOUT_BODY:
+            return self._judge(document, plain)
         return NewJob(
             spec, key, name, description, api, schedule, timezone,
             spec.is_recurring if recurring is None else recurring, headers, tuple(tags), body, plain,
         )  # fmt: skip
 
-    def _whole(self, document: Any, plain: bool) -> NewJob:
+    def _whole(self, document: Any, text: str, plain: bool) -> NewJob:
+        """The job by the usual way; what is not ``plain`` has been read anew already."""
+        return self._judge(self._reread(document, text) if plain else document, plain)
+
+    def _reread(self, document: Any, text: str) -> Any:
+        """The value of ``text`` by all rules of JSON. Raises InvalidInput."""
+        if self._strictly is None:
+            return document
+        value, fault = self._strictly(text)
+        if fault is not None:
+            raise InvalidInput([Fault("", fault)])
+        return value
+
+    def _judge(self, document: Any, plain: bool) -> NewJob:
         """The job by the usual way, which knows all rules."""
         spec = parse_job_create(document, check_target=self._check_target, suggest=self.faults < MAX_FAULTS)
         payload = None if spec.payload is None else compact(spec.payload).encode()
@@ -193,25 +244,41 @@ class BulkReader:
             spec.timezone, spec.is_recurring, spec.headers, spec.tags, payload, plain,
         )  # fmt: skip
 
-    def _spec_of(self, shared: Mapping[str, Any]) -> JobSpec | None:
-        """The shared part as some job, remembered by its text; None if it has faults or there are too many."""
-        named = repr(shared)  # tells 1, 1.0 and true apart, as the rules do
-        if named not in self._shared:
-            if len(self._shared) >= _REMEMBERED:
-                return None
-            try:
-                # URL and schedule are checked by themselves where they are not shared; no other rule looks at them.
-                self._shared[named] = parse_job_create(
-                    {**_PLACEHOLDERS, **shared}, check_target=lambda _: None, suggest=False
-                )
-            except InvalidInput:
-                self._shared[named] = None
+    def _spec_of(self, shared: Mapping[str, Any]) -> tuple[JobSpec, int] | None:
+        """The shared part as some job and the quotes of its values, remembered by its text.
+
+        None if it has faults or there are too many.
+        """
+        named = repr(shared) if shared else ""  # tells 1, 1.0 and true apart, as the rules do
+        try:
+            return self._shared[named]
+        except KeyError:
+            pass
+        if len(self._shared) >= _REMEMBERED:
+            return None
+        try:
+            # URL and schedule are checked by themselves where they are not shared; no other rule looks at them.
+            spec = parse_job_create({**_PLACEHOLDERS, **shared}, check_target=lambda _: None, suggest=False)
+        except InvalidInput:
+            self._shared[named] = None
+        else:
+            self._shared[named] = spec, compact(shared).count('"') - 2 * len(shared)
         return self._shared[named]
 
     def _is_target(self, api: Any) -> bool:
         """Whether ``api`` is a URL of an origin that was looked at before, or is now."""
         if not (type(api) is str and len(api) <= _API[1]):
             return False
+        # The usual form: an origin that is known, and a path behind it.
+        if (
+            (end := api.find("/", 8)) > 0
+            and api[:end] in self._origins
+            and api.isascii()
+            and api.isprintable()
+            and " " not in api
+            and "\\" not in api
+        ):
+            return True
         found = _PRINTABLE_URL.fullmatch(api)
         if found is None:
             return False
@@ -222,12 +289,23 @@ class BulkReader:
             self._origins.add(origin)
         return True
 
-
-def _are_headers(value: Any) -> bool:
-    """Whether these headers may be set, and hold no stored value's mask."""
-    if type(value) is not dict or not all(type(text) is str for text in value.values()):
-        return False
-    return not value or (rules.MASK not in value.values() and not any(rules.header_faults(value)))
+    def _are_headers(self, value: Any) -> bool:
+        """Whether these headers may be set, and hold no stored value's mask."""
+        if type(value) is not dict:
+            return False
+        named = tuple(value.items())
+        try:
+            if named in self._headers:
+                return True
+        except TypeError:  # one is an object
+            return False
+        if not all(type(text) is str for text in value.values()):
+            return False
+        if rules.MASK in value.values() or any(rules.header_faults(value)):
+            return False
+        if len(self._headers) < _REMEMBERED:
+            self._headers.add(named)
+        return True
 
 
 def _are_tags(value: Any) -> bool:
@@ -241,10 +319,6 @@ def _bounds(field: str) -> tuple[int, int]:
     shape = _SHAPES[field]
     shape = next((kind for kind in shape.get("anyOf", ()) if kind["type"] == "string"), shape)
     return shape.get("minLength", 0), shape["maxLength"]
-
-
-def _fits(value: Any, bounds: tuple[int, int]) -> bool:
-    return type(value) is str and bounds[0] <= len(value) <= bounds[1]
 
 
 def _recurs(schedule: str, timezone: Any) -> bool | None:

@@ -184,7 +184,8 @@ class Fields(NamedTuple):
 def parse_cron(text: str) -> Cron:
     """Read a cron expression or alias. Raises InvalidSchedule with a hint at what to write instead."""
     second, minute, hour, day, month, weekday = _split(text)
-    return Cron(*_times(second, minute, hour), *_dates(day, month, weekday))
+    # As Cron(*…, *…), in half the time.
+    return tuple.__new__(Cron, _times(second, minute, hour) + _dates(day, month, weekday))
 
 
 def parse_fields(text: str) -> Fields:

@@ -15,6 +15,9 @@ _LONG_UNITS = {"d": "24h", "w": "168h", "y": "8760h"}
 _INSTANT = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d)(?::(\d\d)(?:\.(\d+))?)?(?:([Zz])|([+-])(\d\d):(\d\d))?", re.ASCII
 )
+_BEGINNING = re.compile(r"\d{4}-\d", re.ASCII)
+# The usual form, which Python's own reader takes whole; that one alone would let in weeks ("2030-W01-1T…").
+_IN_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 
 
 def parse_duration(text: str, shortest: timedelta) -> timedelta:
@@ -56,7 +59,7 @@ def _unit_hint(text: str, unit: str) -> str:
 
 def looks_like_instant(text: str) -> bool:
     """Whether a user can only have meant a date or an instant by ``text``."""
-    return text[4:5] == "-" and re.match(r"\d{4}-\d", text, re.ASCII) is not None
+    return text[4:5] == "-" and _BEGINNING.match(text) is not None
 
 
 def parse_instant(text: str) -> datetime:
@@ -65,6 +68,11 @@ def parse_instant(text: str) -> datetime:
     Seconds may be left out and a blank may stand for the ``T``; digits beyond microseconds are dropped; a
     leap second is the next full second. Raises InvalidSchedule, also outside the years 1 to 9999.
     """
+    if _IN_UTC.fullmatch(text):
+        try:
+            return datetime.fromisoformat(text)
+        except ValueError:  # a leap second, or a day that does not exist
+            pass
     match = _INSTANT.fullmatch(text)
     if match is None:
         raise InvalidSchedule(

@@ -125,7 +125,7 @@ def _parse(text: str, timezone: str) -> Schedule:
         raise InvalidSchedule("The schedule is empty.")
     if len(text) > LONGEST_TEXT:
         raise InvalidSchedule(f"The schedule is longer than {LONGEST_TEXT} characters.")
-    if not (text.isascii() and text.replace("\t", " ").isprintable()):
+    if not (text.isascii() and (text.isprintable() or text.replace("\t", " ").isprintable())):
         raise InvalidSchedule("The schedule has characters that are not printable ASCII.")
     keyword, rest = "", text
     if text[0] == "@":

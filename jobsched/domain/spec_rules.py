@@ -13,7 +13,7 @@ from jobsched.errors import Fault, InvalidSchedule
 #: What an answer shows in the place of a secret header's value; sent back, it keeps the stored value.
 MASK = "***"
 
-_WITHOUT_BODY = ("GET", "HEAD")
+WITHOUT_BODY = ("GET", "HEAD")
 
 
 def is_secret(name: str, secret_headers: list[str] | tuple[str, ...]) -> bool:
@@ -34,7 +34,7 @@ def payload_faults(job: JobCreate) -> Iterator[Fault]:
 
 def method_faults(payload: object, method: str) -> Iterator[Fault]:
     """A payload needs a method that carries a body."""
-    if payload is not None and method in _WITHOUT_BODY:
+    if payload is not None and method in WITHOUT_BODY:
         yield Fault("/payload", f"cannot be sent with {method}; use another method or leave it out")
 
 

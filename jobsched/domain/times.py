@@ -58,7 +58,6 @@ class FirstSlots:
     def __init__(self, now: datetime) -> None:
         self.anchor = to_milliseconds(now)
         self._now = now
-        self._known: dict[tuple[str, str], datetime | None] = {}
 
     @staticmethod
     def serve(spec: Timed) -> bool:
@@ -71,17 +70,9 @@ class FirstSlots:
             and not spec.jitter_seconds
         )
 
-    def of(self, schedule: str, timezone: str) -> datetime | None:
-        """The first slot of a job that has this schedule in this zone."""
-        asked = schedule, timezone
-        try:
-            return self._known[asked]
-        except KeyError:
-            read = parse_schedule(schedule, timezone)
-        slot = read.next_after(self._now if read.recurring else BEGINNING, self.anchor)
-        if read.recurring:  # an instant comes once
-            self._known[asked] = slot
-        return slot
+    def of(self, schedule: Schedule) -> datetime | None:
+        """The first slot of a job that has this schedule."""
+        return schedule.next_after(self._now if schedule.recurring else BEGINNING, self.anchor)
 
 
 def times_after_edit(

@@ -3,6 +3,10 @@
 Neither the whole text nor all values are ever held: an item is handed on as soon as it is complete. The rules are
 those of jobsched/web/body.py, an item may be as large as the body of a single call, and places in messages
 count characters of the body.
+
+One rule is left to whoever takes an item: that no name stands twice in an object. To ask for it while reading takes
+as long as the rest, and who knows what an item may hold can tell sooner (jobsched/domain/bulk.py). ``strict_item`` and
+``strict_line`` read the text of an item by all rules.
 """
 
 import codecs
@@ -14,20 +18,27 @@ from typing import Any, Final, NamedTuple
 
 from jobsched.domain.json_text import MAX_DEPTH, pointer
 from jobsched.errors import Fault, InvalidInput
-from jobsched.web.body import DECODER, MAX_BODY_BYTES, not_json
+from jobsched.web.body import DECODER, LOOSE_DECODER, MAX_BODY_BYTES, not_json
 from jobsched.web.errors import RequestRefused
 
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 # Of 64 MiB of line ends each would otherwise be looked at: 10 s.
 _EMPTY_LINES: Final = re.compile(rb"\n[ \t\r\n]+")
+_LINE_ENDS: Final = frozenset(("", "\r"))
+_TO_NEXT_OBJECT: Final = re.compile(r"[ \t\n\r]*,[ \t\n\r]*(?=\{)")
 _BOM: Final = "\ufeff"
 _READ: Final = DECODER.raw_decode
+# As LOOSE_DECODER.raw_decode, but where nothing begins that is JSON it raises StopIteration.
+_SCAN: Final[Callable[[str, int], tuple[Any, int]]] = LOOSE_DECODER.scan_once  # type: ignore[attr-defined]
 # Of what is read at one blow: "-Infinity", "\\ud83d\\ude00".
 _LONGEST_TOKEN: Final = 12
 
 
 class Item(NamedTuple):
-    """One value of the body and the JSON text that it was read from; ``fault``: why a line is no JSON."""
+    """One value of the body and the JSON text that it was read from; ``fault``: why a line is no JSON.
+
+    Of a name that stands twice in an object the value may have the last.
+    """
 
     value: Any
     text: str
@@ -52,6 +63,9 @@ def array_items(chunks: Iterator[bytes]) -> Iterator[Item]:
     index = 0
     closed = window.peek() == "]"
     while not closed:
+        for item in window.plain_items():
+            yield item
+            index += 1
         yield window.value(index)
         index += 1
         window.skip_space()
@@ -76,7 +90,30 @@ def line_items(chunks: Iterator[bytes]) -> Iterator[Item]:
             yield _line_item(line)
 
 
+def strict_item(text: str) -> tuple[Any, None]:
+    """The value of an array's item by all rules. Raises RequestRefused."""
+    return DECODER.decode(text), None
+
+
+def strict_line(text: str) -> tuple[Any, str | None]:
+    """The value of a line by all rules, and why it is none."""
+    item = _careful_line_item(text.encode())
+    return item.value, item.fault
+
+
 def _line_item(line: bytes) -> Item:
+    try:
+        text = line.decode()
+        value, end = _SCAN(text, 0)
+    except (ValueError, StopIteration, RecursionError, RequestRefused):
+        pass
+    else:
+        if text[end:] in _LINE_ENDS:
+            return Item(value, text[:end])
+    return _careful_line_item(line)
+
+
+def _careful_line_item(line: bytes) -> Item:
     try:
         text = line.decode().strip(" \t\r")
         value, end = _READ(text, 0)
@@ -145,6 +182,23 @@ class _Window:
             if self._at < len(text) or self._ended:
                 return
             self._grow()
+
+    def plain_items(self) -> Iterator[Item]:
+        """The objects from this place on that are whole and followed by another; then this is the place of that one."""
+        text, at = self._text, self._at
+        while text.startswith("{", at):
+            try:
+                value, end = _SCAN(text, at)
+            except (ValueError, StopIteration, RecursionError):
+                return  # what is wrong, or only cut off, is told by ``value``
+            if text.startswith(", {", end):
+                self._at = end + 2
+            elif (between := _TO_NEXT_OBJECT.match(text, end)) is not None:
+                self._at = between.end()
+            else:
+                return
+            yield Item(value, text[at:end])
+            at = self._at
 
     def value(self, index: int) -> Item:
         """The JSON value at this place, item ``index`` of the array."""

@@ -1,6 +1,7 @@
 """Reading many jobs: the same verdict on each as alone, however the bytes arrive."""
 
 import json
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,7 @@ from jobsched.domain.validation import MAX_FAULTS
 from jobsched.errors import Fault, InvalidInput
 from jobsched.web.body import MAX_BODY_BYTES, parse_json
 from jobsched.web.errors import RequestRefused
-from jobsched.web.items import Item, array_items, line_items
+from jobsched.web.items import Item, array_items, line_items, strict_item, strict_line
 from jobsched.web.server import body_seconds
 
 JOB = {"schedule": "@every 1h", "api": "https://example.com/hook"}
@@ -130,10 +131,96 @@ def test_every_item_is_judged_as_it_would_be_alone(documents: list[Any]) -> None
         assert outcomes(reader)[-1] == alone(document), document
 
 
+def written(value: Any, rnd: random.Random) -> str:
+    """``value`` as somebody's JSON: spaces and escapes as they come, now and then a name that stands twice."""
+    if isinstance(value, dict):
+        members = [
+            f"{written(name, rnd)}{rnd.choice(['', ' '])}:{written(one, rnd)}" for name, one in value.items()
+        ]
+        if members and rnd.random() < 0.05:
+            members.insert(rnd.randrange(len(members) + 1), rnd.choice(members))
+        return f"{{{rnd.choice([', ', ',', ' , ']).join(members)}}}"
+    if isinstance(value, list):
+        return f"[{rnd.choice([', ', ',']).join(written(one, rnd) for one in value)}]"
+    text = json.dumps(value, ensure_ascii=rnd.random() < 0.2)
+    return json.dumps(value) if any(map(is_surrogate, text)) else text
+
+
+def is_surrogate(character: str) -> bool:
+    return "\ud800" <= character <= "\udfff"
+
+
+def strictly_alone(text: str) -> JobSpec | tuple[Fault, ...]:
+    value, fault = strict_line(text)
+    return (Fault("", fault),) if fault is not None else alone(value)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(jobs, min_size=1, max_size=8), st.randoms(use_true_random=False), st.integers(1, 4000))
+def test_the_quick_way_finds_what_the_strict_one_does(
+    documents: list[Any], rnd: random.Random, size: int
+) -> None:
+    texts = [written({**document, "key": f"k{n}"}, rnd) for n, document in enumerate(documents)]
+    expected = [strictly_alone(text) for text in texts]
+    reader = BulkReader(check_target, strict_line)
+    for item in line_items(pieces("\n".join(texts).encode(), size)):
+        reader.add(*item)
+    assert outcomes(reader) == expected
+
+    reader, refused, body = BulkReader(check_target, strict_item), False, " ,\n".join(texts)
+    try:
+        for item in array_items(pieces(f"[{body}]".encode(), size)):
+            reader.add(*item)
+    except RequestRefused:
+        refused = True
+    found = found_by(reader)
+    assert found == {index: expected[index] for index in found}
+    # What is a fault of its line only is one of the whole array.
+    assert refused == any("is not JSON" in str(one) for one in expected)
+    assert refused or len(found) == len(expected)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        '"name":"a","name":"b"',
+        '"payload":{"a":1,"a":2}',
+        '"payload":{"a":"x","a":"y"}',
+        '"payload":[{"b":{"a":1,"a":1}}]',
+        '"headers":{"X-A":"1","X-A":"2"}',
+        '"priority":5,"priority":6',
+        '"tags":["a"],"tags":[]',
+        '"payload":null,"payload":null',
+        '"key":null,"key":"k"',
+        '"timezone":"UTC","timezone":"UTC"',
+        '"startAt":"2030-01-01T00:00:00Z","startAt":"2031-01-01T00:00:00Z"',
+        '"successStatus":["200"],"successStatus":["200"]',
+        '"name":"\\u0041","\\u006eame":"b"',
+        '"payload":{"\\"":1,"\\"":2}',
+    ],
+)
+def test_a_name_that_stands_twice_is_seen_wherever_it_is(fields: str) -> None:
+    text = f'{{"schedule":"@every 1h","api":"https://example.com/hook",{fields}}}'
+    reader = BulkReader(check_target, strict_line)
+    for item in line_items(iter([f"{text}\n{json.dumps(JOB)}\n{text}".encode()])):
+        reader.add(*item)
+    assert [item.index for item in reader.faulty] == [0, 2]
+    assert {fault.message.partition('"')[0] for item in reader.faulty for fault in item.faults} == {
+        "is not JSON: the name "
+    }
+    _, item, _ = array_items(iter([f"[{json.dumps(JOB)},{text},{json.dumps(JOB)}]".encode()]))
+    with pytest.raises(RequestRefused, match="stands twice"):
+        BulkReader(check_target, strict_item).add(*item)
+
+
 def outcomes(reader: BulkReader) -> list[JobSpec | tuple[Fault, ...]]:
-    found: dict[int, JobSpec | tuple[Fault, ...]] = {item.index: item.faults for item in reader.faulty}
-    found |= {index: spec_of(job) for index, job in zip(reader.indexes, reader.jobs, strict=True)}
+    found = found_by(reader)
     return [found[index] for index in range(reader.count)]
+
+
+def found_by(reader: BulkReader) -> dict[int, JobSpec | tuple[Fault, ...]]:
+    found: dict[int, JobSpec | tuple[Fault, ...]] = {item.index: item.faults for item in reader.faulty}
+    return found | {index: spec_of(job) for index, job in zip(reader.indexes, reader.jobs, strict=True)}
 
 
 def test_jobs_that_differ_in_their_own_fields_share_the_rest() -> None:
@@ -360,7 +447,7 @@ def test_a_broken_line_is_a_fault_of_its_item_only() -> None:
         b"1",
         b"{",
         b'"\xff"',
-        b'{"a":1,"a":2}',
+        b'{"a":1,"a":2} 3',
         b"NaN",
         b"[" * 100_000,
         b"9" * 5000,

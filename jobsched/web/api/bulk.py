@@ -15,7 +15,7 @@ from jobsched.web.api.jobs import TAG
 from jobsched.web.auth import principal
 from jobsched.web.body import JSON, NDJSON, check_type, read_bytes, read_chunks
 from jobsched.web.errors import RequestRefused
-from jobsched.web.items import Item, array_items, line_items
+from jobsched.web.items import Item, array_items, line_items, strict_item, strict_line
 from jobsched.web.params import BulkQuery
 from jobsched.web.problem import BULK_PATH
 from jobsched.web.routing import Api
@@ -53,14 +53,14 @@ def register(api: Api, services: Services) -> None:
         names the others. A key that exists, or stands twice, is a fault of its item.
         """
         check_type(_TYPES)
-        project, check_target = principal().project_id, services.check_target
-        reader, created = BulkReader(check_target), None
+        project, strictly = principal().project_id, strict_item if request.mimetype == JSON else strict_line
+        reader, created = BulkReader(services.check_target, strictly), None
         if raw := _in_hand():
             with suppress(NotAtOnce):
                 jobs = _good_jobs(reader, partial=query.partial)
                 created = services.bulk.create_as_read(project, jobs, min(raw.count(_EACH), MAX_JOBS))
         if created is None:
-            reader = BulkReader(check_target)
+            reader = BulkReader(services.check_target, strictly)
             _read_all(reader, partial=query.partial)
             created = services.bulk.create(project, reader, partial=query.partial)
         if created is None:
