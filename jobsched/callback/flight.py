@@ -104,7 +104,7 @@ class Flight:
     def begin(self, call: Call, now: float) -> None:
         """Take ``call`` on at ``now`` (monotonic)."""
         self.call = call
-        self.request = Request(call.method, call.url, call.headers, call.body)
+        self.request = Request(call.method, call.url, call.job_headers, call.own_headers, call.body)
         self.started = now
         self.deadline = now + call.timeout_seconds
         self.redirects = 0
@@ -144,7 +144,7 @@ class Flight:
             self._become(kind)
         set_option = self.curl.setopt
         set_option(pycurl.URL, target.text)
-        set_option(pycurl.HTTPHEADER, header_lines(request.headers))
+        set_option(pycurl.HTTPHEADER, header_lines(request.headers, request.own_headers))
         set_option(pycurl.TIMEOUT_MS, left)
         set_option(pycurl.CONNECTTIMEOUT_MS, min(left, max(1, round(call.connect_timeout_seconds * 1000))))
         set_option(pycurl.FRESH_CONNECT, self._fresh or call.fresh_connection or not request.body)
@@ -283,6 +283,12 @@ class Flight:
     def _measure(self) -> bool:
         """Add this hop's durations; True if any of the request may have been sent."""
         getinfo = self.curl.getinfo
+        if not self._opened and self._lines:
+            # An answer on a kept connection, where nothing was connected.
+            self._first_byte += max(
+                0.0, getinfo(pycurl.STARTTRANSFER_TIME) - getinfo(pycurl.PRETRANSFER_TIME)
+            )
+            return True
         connect: float = getinfo(pycurl.CONNECT_TIME)
         tls: float = getinfo(pycurl.APPCONNECT_TIME)
         first_byte = getinfo(pycurl.STARTTRANSFER_TIME)

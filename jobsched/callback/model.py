@@ -10,6 +10,12 @@ from typing import Final, NamedTuple
 CONNECT_SECONDS: Final = 10.0
 
 
+def pairs_of(lines: str) -> tuple[tuple[str, str], ...]:
+    """Names and values of header lines."""
+    pairs = (line.partition(": ") for line in lines.split("\r\n") if line)
+    return tuple((name, value) for name, _, value in pairs)
+
+
 class Call(NamedTuple):
     """One HTTP request, as ``request.build`` makes it: the transport adds only Host and Content-Length."""
 
@@ -17,7 +23,10 @@ class Call(NamedTuple):
     attempt: int
     method: str
     url: str
-    headers: tuple[tuple[str, str], ...]
+    job_headers: tuple[tuple[str, str], ...]
+    """What the job says and what stands in for it where it says nothing: one object for many calls."""
+    own_headers: str
+    """What names this call: the lines ``Name: value``, with CRLF between, as they are sent."""
     body: bytes | None
     """None: no body, and no Content-Type either."""
     timeout_seconds: float
@@ -27,6 +36,11 @@ class Call(NamedTuple):
     follow_redirects: bool = False
     fresh_connection: bool = False
     """Never on a kept connection, on which the client cannot tell a late close from a lost request."""
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """All of them, in the order in which they are sent but for those that libcurl wants first."""
+        return self.job_headers + pairs_of(self.own_headers)
 
 
 class Phases(NamedTuple):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from urllib.parse import quote, urljoin
 
 from jobsched.callback.answer import Headers, header
+from jobsched.callback.model import pairs_of
 from jobsched.domain.targets import parse_url
 
 MAX_REDIRECTS = 5
@@ -30,6 +31,7 @@ class Request(NamedTuple):
     method: str
     url: str
     headers: Headers
+    own_headers: str
     body: bytes | None
 
 
@@ -53,7 +55,7 @@ def next_request(request: Request, status: int, location: str) -> Request:
     if here.scheme == "https" and there.scheme == "http":
         raise ValueError("The target redirects from https to http, which would send the call in the clear.")
     method, body = request.method, request.body
-    headers = request.headers
+    headers = request.headers + pairs_of(request.own_headers)
     if _becomes_get(method, status):
         method = "GET"
         if body is not None:
@@ -62,7 +64,7 @@ def next_request(request: Request, status: int, location: str) -> Request:
             body = None
     if there.origin != here.origin:
         headers = _without(headers, lambda name: name not in _FOR_ANYONE and not name.startswith(_OURS))
-    return Request(method, str(there), headers, body)
+    return Request(method, str(there), headers, "", body)
 
 
 def _becomes_get(method: str, status: int) -> bool:

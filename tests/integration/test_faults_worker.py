@@ -131,7 +131,7 @@ class Shown:
 
 
 def result_of(claimed, status):
-    call = Call(claimed.id, claimed.attempt, "POST", claimed.api, (), None, 30.0)
+    call = Call(claimed.id, claimed.attempt, "POST", claimed.api, (), "", None, 30.0)
     return Result(call, status, (), b"", False, None, None, True, Phases(0, 0, 0, 0, 1), clock.utc_now())
 
 

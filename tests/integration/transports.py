@@ -22,7 +22,8 @@ _ids = count(1)
 
 def call(url: str, method: str = "POST", body: bytes | None = b"{}", **given) -> Call:
     """A call with an execution id of its own and a timeout of 5 s."""
-    values = {"timeout_seconds": 5.0, "headers": (("User-Agent", "test"),)}
+    headers = given.pop("headers", (("User-Agent", "test"),))
+    values = {"timeout_seconds": 5.0, "job_headers": headers, "own_headers": ""}
     return Call(execution_id=next(_ids), attempt=1, method=method, url=url, body=body, **(values | given))
 
 

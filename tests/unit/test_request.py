@@ -42,26 +42,36 @@ def test_a_call_carries_exactly_these_headers():
         attempt=2,
         method="POST",
         url="https://example.com/run",
-        headers=(
+        job_headers=(
             ("Content-Type", "application/json"),
             ("User-Agent", f"jobsched/{__version__}"),
             ("Accept", "*/*"),
-            ("Accept-Encoding", "identity"),
-            ("Idempotency-Key", "exec_abc123_17"),
-            ("Jobsched-Job-Id", "4"),
-            ("Jobsched-Execution-Id", "17"),
-            ("Jobsched-Attempt", "2"),
-            ("Jobsched-Scheduled-For", "2026-12-01T08:00:00.000Z"),
-            ("Jobsched-Trigger", "schedule"),
-            ("traceparent", dict(a_call().headers)["traceparent"]),
-            ("webhook-id", "exec_abc123_17"),
-            ("webhook-timestamp", "1796112000"),
+        ),
+        own_headers="\r\n".join(
+            (
+                "Accept-Encoding: identity",
+                "Idempotency-Key: exec_abc123_17",
+                "Jobsched-Job-Id: 4",
+                "Jobsched-Execution-Id: 17",
+                "Jobsched-Attempt: 2",
+                "Jobsched-Scheduled-For: 2026-12-01T08:00:00.000Z",
+                "Jobsched-Trigger: schedule",
+                f"traceparent: {dict(a_call().headers)['traceparent']}",
+                "webhook-id: exec_abc123_17",
+                "webhook-timestamp: 1796112000",
+            )
         ),
         body=b'{"n":1}',
         timeout_seconds=30.0,
         follow_redirects=False,
         fresh_connection=False,
     )
+
+
+@pytest.mark.parametrize("trigger", ["a\r\nX-Evil: 1", "a\nX-Evil: 1", "a\rb", "a\0b"])
+def test_what_a_hand_wrote_into_the_tables_makes_no_header(trigger):
+    with pytest.raises(ValueError, match="line break"):
+        a_call(trigger=trigger)
 
 
 def test_attempts_share_their_names_and_their_trace_but_not_the_span_and_the_time():
