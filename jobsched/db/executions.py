@@ -5,7 +5,8 @@ finishes meanwhile is seen in one of them, never in both or neither. Between pag
 the order, so it is not seen again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,7 +16,7 @@ from peewee import Database
 from jobsched import clock
 from jobsched.clock import rfc3339
 from jobsched.db.connection import Row, converted
-from jobsched.db.dead_letters import conditions
+from jobsched.db.dead_letters import conditions, order
 from jobsched.db.page import Page
 from jobsched.domain.json_text import unstorable
 from jobsched.domain.requests import Selector
@@ -106,6 +107,10 @@ SELECT e.id FROM execution_history e
 WHERE {where} AND e.state = ANY(%(states)s) AND e.finished_at < %(soon)s
 ORDER BY {id} DESC OFFSET :limit - 1 LIMIT 1
 """
+_JOB = "e.job_id = %(job)s"
+# The same, as a range and with its order: so Postgres expects many rows and walks the job's from the newest down. For
+# most jobs it would expect a few, and then collect and sort all those of one that runs every minute.
+_OF_JOB = "e.job_id BETWEEN %(job)s AND %(job)s"
 _SINCE = "e.scheduled_for >= %(back)s AND e.finished_at >= %(back)s"
 
 #: Before it nothing was called, and Python has no instant an hour before the first one.
@@ -159,7 +164,7 @@ class Executions:
         where = ["e.project_id = %(project)s"]
         for name, condition in (
             ("before", "e.id < %(before)s"),
-            ("job", "e.job_id = %(job)s"),
+            ("job", _JOB),
             ("trigger", "e.trigger = %(trigger)s"),
             ("from", "e.scheduled_for >= %(from)s"),
             ("to", "e.scheduled_for < %(to)s"),
@@ -168,31 +173,45 @@ class Executions:
                 where.append(condition)
         if trigger not in (None, "schedule"):
             where.append("e.trigger <> 'schedule'")  # else the index on what was not scheduled is not used
-        parts = []
-        if set(wanted) & set(LIVE):
-            parts.append(_part(_LIVE, where, set(LIVE) <= set(wanted)))
         final = [state for state in FINAL if state in wanted]
-        floor = None
-        if final:
+        in_window = bool(final) and to is not None and before_id is None and job_id is None
+        parts = [_part(_LIVE, where, set(LIVE) <= set(wanted))] if set(wanted) & set(LIVE) else []
+        with self._planned_once() if in_window else nullcontext():
+            if final:
+                parts += self._finished(where, parameters, final, limit + 1, in_window)
+            statement = f"SELECT * FROM ({' UNION ALL '.join(parts)}) AS x ORDER BY 1 DESC LIMIT :limit"
+            rows = self._rows(_limited(statement, limit + 1), parameters)
+        return Page.of([_execution(row) for row in rows], limit, lambda execution: execution.id)
+
+    def _finished(
+        self, where: list[str], parameters: dict[str, Any], final: Sequence[str], limit: int, in_window: bool
+    ) -> list[str]:
+        """The parts of a page that come from the history, of executions in these states."""
+        if parameters["from"] is not None:
             # Nothing finishes before its slot, so whole days can be left out.
-            finished = [*where, "e.finished_at >= %(from)s"] if from_ is not None else where
-            if to is not None and before_id is None and job_id is None:
-                floor = self._floor(finished, parameters, limit + 1)
+            where = [*where, "e.finished_at >= %(from)s"]
+        if in_window:
+            floor = self._floor(where, parameters, limit)
             if floor is not None:
                 parameters["floor"] = floor
-                parts.append(_window(finished))
-            elif "succeeded" in final:
-                parts.append(_part(_FINISHED, finished, set(FINAL) <= set(wanted)))
-            elif job_id is not None:
-                parts.append(_part(_FINISHED, [*finished, "e.state <> 'succeeded'"], every_state=False))
-            else:
-                # One walk a state: the index on what did not succeed is in order of ids within each.
-                parts += [
-                    _part(_FINISHED, [*finished, f"e.state = '{state}'"], every_state=True) for state in final
-                ]
-        statement = f"SELECT * FROM ({' UNION ALL '.join(parts)}) AS x ORDER BY 1 DESC LIMIT :limit"
-        items = [_execution(row) for row in self._rows(_limited(statement, limit + 1), parameters)]
-        return Page.of(items, limit, lambda execution: execution.id)
+                return [_window(where)]
+        if parameters["job"] is not None:
+            where = [_OF_JOB if condition == _JOB else condition for condition in where]
+        if "succeeded" in final:
+            return [_part(_FINISHED, where, set(FINAL) <= set(final))]
+        # One walk a state: the indexes on what did not succeed are in order of ids within each.
+        return [_part(_FINISHED, [*where, f"e.state = '{state}'"], every_state=True) for state in final]
+
+    @contextmanager
+    def _planned_once(self) -> Iterator[None]:
+        """Statements in here have one plan, whatever their values.
+
+        With the values Postgres leaves out days while it plans, finds that cheaper, and plans each call anew. That
+        takes several times as long as to leave them out at the start of a plan that is there.
+        """
+        with converted(), self._database.atomic():
+            self._database.execute_sql("SET LOCAL plan_cache_mode = force_generic_plan")
+            yield
 
     def _floor(self, where: list[str], parameters: dict[str, Any], limit: int) -> int | None:
         """An id that leaves a page of history at or above it, from about the end of the time asked for.
@@ -249,7 +268,10 @@ class Executions:
         where, parameters = conditions(project_id, selector)
         if before_id is not None:
             where += " AND d.id < %(before)s"
-        statement = f"SELECT {', '.join(_DEAD_FIELDS)} FROM dead_letter d WHERE {where} ORDER BY d.id DESC LIMIT :limit"
+        statement = (
+            f"SELECT {', '.join(_DEAD_FIELDS)} FROM dead_letter d WHERE {where} "
+            f"ORDER BY {order(selector)} LIMIT :limit"
+        )
         rows = self._rows(_limited(statement, limit + 1), {**parameters, "before": before_id})
         return Page.of([_dead_letter(row) for row in rows], limit, lambda letter: letter.id)
 
@@ -261,7 +283,8 @@ class Executions:
 
 def _part(select: str, where: list[str], every_state: bool) -> str:
     conditions = where if every_state else [*where, "e.state = ANY(%(states)s)"]
-    return f"({select} WHERE {' AND '.join(conditions)} ORDER BY e.id DESC LIMIT :limit)"
+    order = "e.job_id DESC, e.id DESC" if _OF_JOB in where else "e.id DESC"
+    return f"({select} WHERE {' AND '.join(conditions)} ORDER BY {order} LIMIT :limit)"
 
 
 def _limited(statement: str, limit: int) -> str:

@@ -4,7 +4,6 @@ Whatever edits a job locks its ``job_schedule`` row first, then ``job``, then ex
 does the same, so that an edit and a firing of one job never overtake each other and never deadlock.
 """
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from psycopg import errors as pg
 from jobsched.db.cancelling import cancel_waiting_of_job
 from jobsched.db.connection import converted, repeated
 from jobsched.db.creating import Creator
+from jobsched.db.job_list import Wanted, newest
 from jobsched.db.models import Job, JobLast, JobSchedule
 from jobsched.db.page import Page
 from jobsched.domain.json_text import compact, unstorable
@@ -34,7 +34,6 @@ _FIELDS = (
     *(getattr(JobSchedule, name) for name in _SCHEDULE_FIELDS),
     *(getattr(JobLast, name) for name in _LAST_FIELDS),
 )
-_SEARCHED = tuple(f"t1.{name} ILIKE %s" for name in ("name", "key", "description", "api"))
 _LARGEST_ID = 2**63 - 1
 _UPSERT_ATTEMPTS = 10
 
@@ -178,39 +177,20 @@ class Jobs:
         tags: Sequence[str] = (),
         states: Sequence[str] = (),
     ) -> Page[JobRecord]:
-        """Newest first by id. ``q`` looks in name, key, description and api; tags and states mean any of.
-
-        Indexes leave out what is usual, so a filter that an index may serve says that it asks for something else.
-        """
-        if any(unstorable(text) for text in (q or "", pool or "", *tags, *states)):
+        """Newest first by id. ``q`` looks in name, key, description and api; tags and states mean any of."""
+        wanted = Wanted(
+            project_id=project_id,
+            before_id=before_id,
+            q=q,
+            is_active=is_active,
+            pool=pool,
+            tags=tuple(tags),
+            states=tuple(states),
+        )
+        if wanted.impossible:
             return Page([])
-        parameters: list[Any] = [project_id]
-        where = [self._select]
-
-        def demand(condition: str, *values: Any) -> None:
-            where.append(condition)
-            parameters.extend(values)
-
-        if before_id is not None:
-            # Of both: a merge join would begin with the newest schedule.
-            demand("t1.id < %s AND t2.job_id < %s", before_id, before_id)
-        if q:
-            demand(f"({' OR '.join(_SEARCHED)})", *[_containing(q)] * len(_SEARCHED))
-        if is_active is not None:
-            demand("t1.is_active" if is_active else "NOT t1.is_active")
-        if pool is not None:
-            demand("t1.pool = %s", pool)
-            if pool != "default":
-                demand("t1.pool <> 'default'")
-        if tags:
-            demand("t1.tags && %s::text[] AND t1.tags <> '{}'", list(tags))
-        if states:
-            demand("t3.last_state = ANY(%s)", list(states))
-            if "succeeded" not in states:
-                demand("t3.last_state <> 'succeeded'")
-        statement = f"{' AND '.join(where)} ORDER BY t1.id DESC LIMIT %s"
         with converted():
-            found = self._database.execute_sql(statement, (*parameters, limit + 1)).fetchall()
+            found = newest(self._database, self._select, wanted, limit + 1)
         rows = [dict(zip(self._columns_of_one, row, strict=True)) for row in found]
         return Page.of([_record(row) for row in rows], limit, lambda job: job.id)
 
@@ -346,11 +326,6 @@ def _key_is_free(key: str | None) -> Iterator[None]:
         if isinstance(error.__context__, pg.UniqueViolation):
             raise Conflict(f"A job with the key {key!r} exists already.") from error
         raise
-
-
-def _containing(text: str) -> str:
-    """A pattern of LIKE that finds ``text`` anywhere, its own wildcards taken for what they are."""
-    return "%" + re.sub(r"([\\%_])", r"\\\1", text) + "%"
 
 
 def _rows(project_id: int) -> Any:

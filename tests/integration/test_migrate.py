@@ -194,17 +194,24 @@ def test_after_a_restore_no_id_is_given_out_a_second_time(fresh_database_url):
 
 
 def test_indexes_of_lists_that_were_cut_short_are_made_up_for(fresh_database_url):
-    names = "execution_history_slot", "execution_history_state", "execution_history_trigger"
+    names = ("slot", "state", "trigger", "job_state")
     with psycopg.connect(fresh_database_url, autocommit=True) as connection:
-        connection.execute("DROP INDEX job_tags, execution_history_trigger")
+        connection.execute(
+            "DROP INDEX job_tags, job_span, execution_history_trigger, execution_history_job_state"
+        )
         connection.execute(
             "CREATE INDEX execution_history_trigger ON ONLY execution_history (project_id, trigger, id) "
             "WHERE trigger <> 'schedule'"
         )
-        connection.execute("DELETE FROM schema_migration WHERE name = '0006_reads'")
-        assert migrate(fresh_database_url, 30) == ["0006_reads"]
+        connection.execute(
+            "CREATE INDEX execution_history_job_state ON ONLY execution_history (job_id, state, id) "
+            "WHERE state <> 'succeeded'"
+        )
+        connection.execute("DELETE FROM schema_migration WHERE name IN ('0006_reads', '0007_spans')")
+        assert migrate(fresh_database_url, 30) == ["0006_reads", "0007_spans"]
         valid = "SELECT bool_and(indisvalid) FROM pg_index WHERE indexrelid = ANY(%s::regclass[])"
-        assert connection.execute(valid, (["job_tags", *names],)).fetchone() == (True,)
+        whole = ["job_tags", "job_span", *(f"execution_history_{name}" for name in names)]
+        assert connection.execute(valid, (whole,)).fetchone() == (True,)
         connection.execute(
             "CREATE TABLE day (LIKE execution_history INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
         )
