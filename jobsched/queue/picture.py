@@ -19,6 +19,8 @@ from jobsched.queue.client import ScriptClient, chunks
 
 Outcome = Literal["finished", "failed", "scheduled", "queued"]
 
+_Scores = dict[float, list[int]]
+
 # Seconds that an entry outlives the instant it is about, and that its hash is kept.
 _LIFE: dict[Outcome, tuple[int, int]] = {
     "finished": (rq_keys.FINISHED_TTL, rq_keys.FINISHED_TTL),
@@ -68,13 +70,13 @@ class Picture(ScriptClient):
         """List ``(queue, id, deadline in unix seconds)`` as started by ``worker_name``."""
         now = rq_keys.stamp(utc_now())
         for chunk in chunks(entries):
-            by_queue: dict[str, list[float | int]] = {}
+            by_queue: dict[str, _Scores] = {}
             for queue, execution, deadline in chunk:
-                by_queue.setdefault(queue, []).extend((deadline + rq_keys.STARTED_MARGIN, execution))
+                scores = by_queue.setdefault(queue, {})
+                scores.setdefault(deadline + rq_keys.STARTED_MARGIN, []).append(execution)
             args: list[str | float | int] = [rq_keys.PREFIX, rq_keys.RQ_EXECUTION_ID, now, worker_name]
-            for queue, pairs in by_queue.items():
-                args += (queue, len(pairs) // 2)
-                args += pairs
+            for queue, scores in by_queue.items():
+                args += (queue, *_scored(scores))
             self._run(self._started, args)
 
     def settle(self, entries: Sequence[tuple[str, int, Outcome, float]]) -> None:
@@ -85,15 +87,14 @@ class Picture(ScriptClient):
         """
         now = rq_keys.stamp(utc_now())
         for chunk in chunks(entries):
-            groups: dict[tuple[str, Outcome], list[float | int]] = {}
+            groups: dict[tuple[str, Outcome], _Scores] = {}
             for queue, execution, outcome, instant in chunk:
-                pairs = groups.setdefault((queue, outcome), [])
-                pairs += (instant + _LIFE[outcome][0], execution)
+                scores = groups.setdefault((queue, outcome), {})
+                scores.setdefault(instant + _LIFE[outcome][0], []).append(execution)
             args: list[str | float | int] = [rq_keys.PREFIX, rq_keys.RQ_EXECUTION_ID, now, rq_keys.KEPT]
             args += _DEAD_LETTER
-            for (queue, outcome), pairs in groups.items():
-                args += (queue, outcome, _LIFE[outcome][1], len(pairs) // 2)
-                args += pairs
+            for (queue, outcome), scores in groups.items():
+                args += (queue, outcome, _LIFE[outcome][1], *_scored(scores))
             self._run(self._settle, args)
 
     def show_finished(self, queue: str, execution: int, ended: float) -> None:
@@ -135,6 +136,14 @@ class Picture(ScriptClient):
 
 def _instant(entry: tuple[int, float]) -> float:
     return entry[1]
+
+
+def _scored(scores: _Scores) -> list[float | int | str]:
+    """As the scripts read it: ids that share a score, as those of one batch do, are one argument."""
+    args: list[float | int | str] = [len(scores)]
+    for score, ids in scores.items():
+        args += (score, ",".join(map(str, ids)))
+    return args
 
 
 def _pairs(entries: Sequence[tuple[int, float]], life: int) -> list[float | int]:

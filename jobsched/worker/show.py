@@ -18,9 +18,8 @@ from jobsched.worker.seats import Seat
 _LINE = 10_000
 
 #: Seconds for which entries are gathered. Most calls end before their start was shown, and need not be shown as
-#: started then: half of Redis' work for the picture.
-_GATHER = 0.05
-_BATCH = 512
+#: started then: half of Redis' work for the picture. What RQ's tools show is so much older, and no more.
+_GATHER = 0.25
 
 #: States of ours in the words of RQ's registries. What was cancelled is over for RQ too.
 _OUTCOMES: dict[str, Outcome] = {
@@ -80,21 +79,22 @@ class Show:
             self._something.clear()
             while self._line:
                 try:
-                    self._send([self._line.popleft() for _ in range(min(_BATCH, len(self._line)))])
+                    self._send([self._line.popleft() for _ in range(len(self._line))])
                 except QueueUnavailable as error:
                     log.debug("picture_dropped", error=str(error))
                     self._line.clear()
 
     def _send(self, entries: list[tuple[str, int, float, Outcome | None]]) -> None:
-        # An execution may start and end within one batch: both scripts keep the order they are given,
-        # and what has ended is not shown as started after it.
-        over = {execution for _queue, execution, _at, outcome in entries if outcome is not None}
-        started = [
-            (queue, execution, at)
-            for queue, execution, at, outcome in entries
-            if outcome is None and execution not in over
+        # An execution may start, end, and start again within one batch. Only where it is now is shown, and a retry
+        # whose time has come meanwhile is back in its queue.
+        now = clock.utc_now().timestamp()
+        latest = {entry[1]: entry for entry in entries}.values()
+        started = [(queue, execution, at) for queue, execution, at, outcome in latest if outcome is None]
+        ended: list[tuple[str, int, Outcome, float]] = [
+            (queue, execution, "queued" if outcome == "scheduled" and at <= now else outcome, at)
+            for queue, execution, at, outcome in latest
+            if outcome is not None
         ]
-        ended = [(queue, execution, outcome, at) for queue, execution, at, outcome in entries if outcome]
         if started:
             self._broker.show_started(started, self._worker_name)
         if ended:
