@@ -24,4 +24,6 @@ def rfc3339(instant: datetime) -> str:
     >>> rfc3339(datetime(2026, 12, 1, 9, 0, tzinfo=UTC))
     '2026-12-01T09:00:00.000Z'
     """
-    return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if instant.tzinfo is not UTC:
+        instant = instant.astimezone(UTC)
+    return f"{instant.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Any
 
 import peewee
@@ -34,6 +35,10 @@ _FIELDS = (
     *(getattr(JobSchedule, name) for name in _SCHEDULE_FIELDS),
     *(getattr(JobLast, name) for name in _LAST_FIELDS),
 )
+_COLUMNS = tuple(field.name for field in _FIELDS)
+_REST = ("id", "project_id", "version", "created_at", "updated_at", *_SCHEDULE_FIELDS, *_LAST_FIELDS)
+_SPEC_OF = itemgetter(*map(_COLUMNS.index, _SPEC_FIELDS))
+_REST_OF = itemgetter(*map(_COLUMNS.index, _REST))
 _LARGEST_ID = 2**63 - 1
 _UPSERT_ATTEMPTS = 10
 
@@ -84,7 +89,6 @@ class Jobs:
         # (job), t2 (job_schedule) and t3 (job_last).
         self._select, _parameters = _rows(0).bind(database).sql()
         self._select_one = f"{self._select} AND t1.id = %s"
-        self._columns_of_one = [field.name for field in _FIELDS]
 
     @repeated
     def create(self, project_id: int, spec: JobSpec) -> Saved:
@@ -191,8 +195,7 @@ class Jobs:
             return Page([])
         with converted():
             found = newest(self._database, self._select, wanted, limit + 1)
-        rows = [dict(zip(self._columns_of_one, row, strict=True)) for row in found]
-        return Page.of([_record(row) for row in rows], limit, lambda job: job.id)
+        return Page.of([_record_of(row) for row in found], limit, lambda job: job.id)
 
     @repeated
     def update(
@@ -270,7 +273,7 @@ class Jobs:
             row = cursor.fetchone()
         if row is None:
             raise NotFound(f"There is no job {job_id}.")
-        return _record(dict(zip(self._columns_of_one, row, strict=True)))
+        return _record_of(row)
 
     def _locked(self, project_id: int, job_id: int) -> JobRecord:
         """The job, its schedule row and then its own row locked."""
@@ -338,11 +341,15 @@ def _rows(project_id: int) -> Any:
 
 
 def _record(row: dict[str, Any]) -> JobRecord:
-    values = {name: row[name] for name in _SPEC_FIELDS}
+    return _record_of([row[name] for name in _COLUMNS])
+
+
+def _record_of(row: Sequence[Any]) -> JobRecord:
+    """The job of a row with the columns of ``_FIELDS``."""
+    spec = dict(zip(_SPEC_FIELDS, _SPEC_OF(row), strict=True))
     for name in _ARRAYS:
-        values[name] = tuple(values[name])
-    rest = ("id", "project_id", "version", "created_at", "updated_at", *_SCHEDULE_FIELDS, *_LAST_FIELDS)
-    return JobRecord(spec=JobSpec(**values), **{name: row[name] for name in rest})
+        spec[name] = tuple(spec[name])
+    return JobRecord(spec=JobSpec(**spec), **dict(zip(_REST, _REST_OF(row), strict=True)))
 
 
 def _columns(spec: JobSpec) -> dict[str, Any]:

@@ -9,6 +9,7 @@ jobsched/domain/spec_rules.py.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from pydantic import ValidationError
@@ -53,7 +54,8 @@ READ_ONLY = (
 )
 
 _KNOWN = (*field_names(JobCreate), *READ_ONLY)
-_SHOWN_NAMES = tuple((name, field.alias or name) for name, field in JobCreate.model_fields.items())
+_SHOWN_NAMES = tuple(field.alias or name for name, field in JobCreate.model_fields.items())
+_VALUES = attrgetter(*JobCreate.model_fields)
 # Stand in for required fields that are faulty, so that the others are looked at all the same.
 _PLACEHOLDERS = {"schedule": "@daily", "api": "http://placeholder.invalid/"}
 
@@ -94,6 +96,14 @@ class JobSpec:
     end_at: datetime | None = None
     max_runs: int | None = None
     jitter_seconds: float = 0.0
+
+
+#: Fields that JSON shows otherwise than they are; of the others there are three times as many.
+_SHOWN_OTHERWISE = tuple(
+    field.alias or name
+    for name, field in JobCreate.model_fields.items()
+    if JobSpec.__dataclass_fields__[name].type in (float, datetime | None, tuple[str, ...])
+)
 
 
 def parse_job_create(body: object, *, check_target: CheckTarget, suggest: bool = True) -> JobSpec:
@@ -160,17 +170,20 @@ def apply_merge(
 
 def spec_json(spec: JobSpec) -> dict[str, Any]:
     """The definition as answers show it: camelCase, instants as RFC 3339, secret headers as ``"***"``."""
-    shown: dict[str, Any] = {shown_name: _shown(getattr(spec, name)) for name, shown_name in _SHOWN_NAMES}
-    shown["headers"] = {
-        name: MASK if is_secret(name, spec.secret_headers) else value for name, value in spec.headers.items()
-    }
-    shown["payload"] = spec.payload
+    shown = dict(zip(_SHOWN_NAMES, _VALUES(spec), strict=True))
+    for name in _SHOWN_OTHERWISE:
+        value = shown[name]
+        if value is not None:
+            shown[name] = _shown(value)
+    if spec.headers:
+        shown["headers"] = {
+            name: MASK if is_secret(name, spec.secret_headers) else value
+            for name, value in spec.headers.items()
+        }
     return shown
 
 
-def _shown(value: Any) -> Any:
-    if value is None or isinstance(value, str):
-        return value
+def _shown(value: float | datetime | tuple[str, ...]) -> Any:
     if isinstance(value, float):
         return int(value) if value.is_integer() else value
     if isinstance(value, datetime):
