@@ -23,6 +23,23 @@ def cpu_of(pids: Iterable[int]) -> float:
     return sum(map(cpu_seconds, pids))
 
 
+def scheduled(pids: Iterable[int]) -> tuple[float, float]:
+    """Seconds that all threads of these processes have computed, and those that they were ready to and had no core.
+
+    To the nanosecond (schedstat); what has ended is not in it. Both 0.0 where the kernel does not count.
+    """
+    computed = waited = 0
+    for pid in pids:
+        for path in (_PROC / str(pid)).glob("task/*/schedstat"):
+            try:
+                fields = path.read_text().split()
+            except OSError:
+                continue
+            computed += int(fields[0])
+            waited += int(fields[1])
+    return computed / 1e9, waited / 1e9
+
+
 def tree(pid: int) -> list[int]:
     """A process and all that descend from it, itself first; empty if it is gone."""
     children: Mapping[int, list[int]] = _children()

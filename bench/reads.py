@@ -2,6 +2,9 @@
 
 One client on one kept connection asks for each in turn, with other ids each time, while 500 executions a second fall
 due and are delivered. So a read meets the caches that the others leave.
+
+Of the slowest twentieth of each read it is also told where the time went: what the API and its sessions in Postgres
+have computed, how long they waited for a core that others had, and the rest, which is the disk, locks and the client.
 """
 
 import http.client
@@ -20,6 +23,7 @@ from bench.fill import BUSY_JOBS, Filled, fill
 from bench.lag import RATE
 from bench.markdown import table
 from bench.part import Bar, Figures, Options, Part
+from bench.process import scheduled, tree
 from bench.stamps import StampingTarget
 from jobsched.testing.stand import Stand
 from jobsched.web.params import cursor_of
@@ -35,6 +39,7 @@ BAR = 10.0
 
 _INTERVAL = 5
 _SETTLE = 20.0
+_SESSIONS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'jobsched-api'"
 
 
 @dataclass(frozen=True)
@@ -183,27 +188,71 @@ def start_load(stand: Stand, url: str) -> None:
     )
 
 
+@dataclass(frozen=True)
+class _Taken:
+    """Where the milliseconds of one request went."""
+
+    whole: float
+    api: float
+    postgres: float
+    waiting: float
+
+
 def read_all(stand: Stand, filled: Filled, rounds: int) -> dict[str, dict[str, Any]]:
     """Milliseconds of each read, over ``rounds`` rounds after some to warm up."""
     ids = Ids(filled)
-    taken: dict[str, list[float]] = {read.name: [] for read in READS}
+    taken: dict[str, list[_Taken]] = {read.name: [] for read in READS}
     connection = http.client.HTTPConnection(stand.url.removeprefix("http://"), timeout=60)
     headers = {"Authorization": f"Bearer {stand.key}"}
+    link = stand.link()
     for number in range(-WARM_UP, rounds):
+        api, postgres = tree(stand.processes["api"].pid), [pid for (pid,) in link.execute(_SESSIONS)]
         for read in READS:
             if read.group == "search" and not 0 <= number < _SEARCHES:
                 continue
             path = read.path(ids)
+            before = scheduled(api), scheduled(postgres)
             began = time.perf_counter()
             connection.request("GET", path, headers=headers)
             answer = connection.getresponse()
             body = answer.read()
             seconds = time.perf_counter() - began
+            after = scheduled(api), scheduled(postgres)
             assert answer.status == 200, f"{path}: {answer.status} {body[:300]!r}"
             if number >= 0:
-                taken[read.name].append(1000 * seconds)
+                taken[read.name].append(_split(seconds, before, after))
+    link.close()
     connection.close()
-    return {read.name: {"group": read.group, **_quantiles(taken[read.name])} for read in READS}
+    return {
+        read.name: {
+            "group": read.group,
+            **_quantiles([one.whole for one in taken[read.name]]),
+            "slowest": _of_slowest(taken[read.name]),
+        }
+        for read in READS
+    }
+
+
+_Scheduled = tuple[tuple[float, float], tuple[float, float]]
+
+
+def _split(seconds: float, before: _Scheduled, after: _Scheduled) -> _Taken:
+    (api, api_waited), (postgres, postgres_waited) = (
+        (1000 * (now[0] - then[0]), 1000 * (now[1] - then[1]))
+        for then, now in zip(before, after, strict=True)
+    )
+    return _Taken(1000 * seconds, api, postgres, api_waited + postgres_waited)
+
+
+def _of_slowest(taken: Sequence[_Taken]) -> dict[str, float]:
+    """The means of the slowest twentieth."""
+    slowest = sorted(taken, key=lambda one: one.whole)[-max(1, len(taken) // 20) :]
+    means = {
+        f"{name}_ms": statistics.fmean(getattr(one, name) for one in slowest)
+        for name in ("whole", "api", "postgres", "waiting")
+    }
+    rest = means["whole_ms"] - means["api_ms"] - means["postgres_ms"] - means["waiting_ms"]
+    return {name: round(value, 2) for name, value in (means | {"rest_ms": max(0.0, rest)}).items()}
 
 
 def _quantiles(values: Sequence[float]) -> dict[str, float]:
@@ -247,7 +296,15 @@ def words(figures: Figures) -> str:
         f"{name}: {one['jobs']:,} jobs and {one['history']:,} executions"
         for name, one in (("full", full), ("empty", empty))
     )
-    return f"{sizes}.\n\n{table(header, rows)}"
+    parts = ("whole_ms", "api_ms", "postgres_ms", "waiting_ms", "rest_ms")
+    slowest = [
+        [name, *(plots.amount(one["slowest"][part]) for part in parts)]
+        for name, one in full["reads"].items()
+        if "slowest" in one
+    ]
+    where = table(["read (ms)", "whole", "API", "Postgres", "waiting for a core", "rest"], slowest)
+    told = f"\nWhere the time of the slowest twentieth went, with a month of history:\n\n{where}"
+    return f"{sizes}.\n\n{table(header, rows)}{told if slowest else ''}"
 
 
 PART = Part("reads", "Reads", measure, bars, draw, words)
