@@ -1,6 +1,6 @@
 """The worker process: many calls at once, each recorded, none held up by another.
 
-Threads: deliver (libcurl, and as strands beside it intake, which takes and claims, and record, which commits), show
+Threads: deliver (libcurl, and as strands beside it take, claim, send and record), show
 (RQ's picture), and the services liveness and presence. Stopping: take nothing more, let calls end until the grace is
 nearly over, then hand back what was not sent and abort the rest, record that, and leave.
 """
@@ -35,6 +35,7 @@ from jobsched.worker.rq_worker import RqPresence
 from jobsched.worker.seats import Seats
 from jobsched.worker.show import Show
 from jobsched.worker.strands import Strands
+from jobsched.worker.taking import Taking
 
 #: Of the grace, the seconds kept for recording what was aborted.
 RECORDING_TIME = 5.0
@@ -131,17 +132,23 @@ class Worker:
 
         self._unfit = Outage("descriptors_exhausted", level="error")
         self._deliver = Deliver(make_carrier, self._on_end, self._may_start, strands)
-        self._intake = Intake(
-            url,
+        self._taking = Taking(
             Broker(connect(), metrics.foreign_messages.inc),
             waker,
             settings.pools,
             self._seats,
             self._identity,
+            self._presence,
+            strands,
+        )
+        self._intake = Intake(
+            url,
+            self._taking,
+            self._seats,
+            self._identity,
             self._deliver,
             self._recorder,
             self._show,
-            self._presence,
             Vault(settings.secret_key),
             strands,
         )
@@ -157,12 +164,14 @@ class Worker:
         self._deliver.begin()
         self._recorder.begin()
         self._intake.begin()
+        self._taking.begin()
 
     def broken(self) -> str | None:
         """The thread that has ended without being told to; the process must end too and be started again."""
         alive = {
             "deliver": self._deliver.alive,
             "record": self._recorder.alive,
+            "take": self._taking.alive,
             "intake": self._intake.alive,
             **{service.name: service.alive for service in self.services},
         }
@@ -172,7 +181,8 @@ class Worker:
         """Stop working, within the grace. Returns whether every outcome was recorded."""
         began = clock.monotonic()
         log.info("worker_stopping", in_flight=len(self._seats), grace_seconds=self._grace)
-        self._intake.end(timeout=RECORDING_TIME)
+        self._taking.end(timeout=RECORDING_TIME)
+        self._intake.end(timeout=max(0.0, RECORDING_TIME - (clock.monotonic() - began)))
         left = self._grace - RECORDING_TIME - (clock.monotonic() - began)
         if not self._seats.wait_until_empty(max(0.0, left)):
             ids = [seat.claimed.id for seat in self._seats.all()]
@@ -202,7 +212,7 @@ class Worker:
         unfit = sum(result.unfit for result in results)
         if unfit:
             # What could not be called goes back to its queue, and comes back at once if nobody else takes it.
-            self._intake.rest(_UNFIT_PAUSE)
+            self._taking.rest(_UNFIT_PAUSE)
             self._unfit.failed(calls=unfit, in_flight=len(self._seats))
         elif self._unfit.lasting and any(result.sent for result in results):
             self._unfit.over()

@@ -1,11 +1,10 @@
 """Show: keep RQ's picture of what this worker does, without ever holding it up.
 
-Entries wait in a short line and are sent in batches by a thread of their own. When Redis is away or slow they
+Where each execution is now is noted, and sent in batches by a thread of its own. When Redis is away or slow the notes
 are dropped: nothing decides from the picture, and a poller rebuilds it once a minute.
 """
 
 import threading
-from collections import deque
 from collections.abc import Mapping, Sequence
 
 from jobsched import clock
@@ -15,7 +14,8 @@ from jobsched.log import get_logger
 from jobsched.queue.broker import Broker, Outcome
 from jobsched.worker.seats import Seat
 
-_LINE = 10_000
+#: Executions that may wait to be shown.
+_MOST = 10_000
 
 #: Seconds for which entries are gathered. Most calls end before their start was shown, and need not be shown as
 #: started then: half of Redis' work for the picture. What RQ's tools show is so much older, and no more.
@@ -38,7 +38,8 @@ class Show:
     def __init__(self, broker: Broker, worker_name: str) -> None:
         self._broker = broker
         self._worker_name = worker_name
-        self._line: deque[tuple[str, int, float, Outcome | None]] = deque(maxlen=_LINE)
+        self._notes: dict[int, _Note] = {}
+        self._writing = threading.Lock()
         self._something = threading.Event()
         self._stopping = False
         self._end = threading.Event()
@@ -51,17 +52,28 @@ class Show:
     def started(self, seats: Sequence[Seat]) -> None:
         """These executions were claimed."""
         now = clock.utc_now().timestamp()
-        for seat in seats:
-            deadline = now + seat.claimed.timeout_seconds + RECORDING_MARGIN
-            self._line.append((seat.claimed.queue, seat.claimed.id, deadline, None))
-        self._something.set()
+        self._note(
+            {
+                claimed.id: (claimed.queue, now + claimed.timeout_seconds + RECORDING_MARGIN, None)
+                for claimed, _owner in seats
+            }
+        )
 
     def ended(self, queues: Mapping[int, str], recorded: Sequence[Recorded]) -> None:
         """These attempts were recorded; ``queues`` says in which queue each execution was."""
         now = clock.utc_now().timestamp()
-        for one in recorded:
-            if one.id in queues:
-                self._line.append((queues[one.id], one.id, now + (one.due_in or 0.0), _OUTCOMES[one.state]))
+        self._note(
+            {
+                execution: (queues[execution], now + (due_in or 0.0), _OUTCOMES[state])
+                for execution, state, due_in in recorded
+                if execution in queues
+            }
+        )
+
+    def _note(self, notes: dict[int, "_Note"]) -> None:
+        with self._writing:
+            if len(self._notes) < _MOST:
+                self._notes.update(notes)
         self._something.set()
 
     def end(self, timeout: float) -> None:
@@ -72,30 +84,32 @@ class Show:
         self._thread.join(timeout)
 
     def _run(self) -> None:
-        while not self._stopping or self._line:
+        while not self._stopping or self._notes:
             self._something.wait(1.0)
             if not self._stopping:
                 self._end.wait(_GATHER)
             self._something.clear()
-            while self._line:
-                try:
-                    self._send([self._line.popleft() for _ in range(len(self._line))])
-                except QueueUnavailable as error:
-                    log.debug("picture_dropped", error=str(error))
-                    self._line.clear()
+            with self._writing:
+                notes, self._notes = self._notes, {}
+            try:
+                self._send(notes)
+            except QueueUnavailable as error:
+                log.debug("picture_dropped", error=str(error))
 
-    def _send(self, entries: list[tuple[str, int, float, Outcome | None]]) -> None:
-        # An execution may start, end, and start again within one batch. Only where it is now is shown, and a retry
-        # whose time has come meanwhile is back in its queue.
+    def _send(self, notes: dict[int, "_Note"]) -> None:
+        # A retry whose time has come meanwhile is back in its queue.
         now = clock.utc_now().timestamp()
-        latest = {entry[1]: entry for entry in entries}.values()
-        started = [(queue, execution, at) for queue, execution, at, outcome in latest if outcome is None]
+        started = [(queue, execution, at) for execution, (queue, at, outcome) in notes.items() if outcome is None]
         ended: list[tuple[str, int, Outcome, float]] = [
             (queue, execution, "queued" if outcome == "scheduled" and at <= now else outcome, at)
-            for queue, execution, at, outcome in latest
+            for execution, (queue, at, outcome) in notes.items()
             if outcome is not None
         ]
         if started:
             self._broker.show_started(started, self._worker_name)
         if ended:
             self._broker.settle(ended)
+
+
+# Queue, instant in unix seconds (the deadline of what was started), and the outcome; None: it was started.
+_Note = tuple[str, float, Outcome | None]

@@ -25,6 +25,9 @@ from jobsched.log import get_logger
 
 T = TypeVar("T")
 
+#: Seconds until a strand that waits for another looks by itself.
+_A_WHILE = 1.0
+
 log = get_logger()
 
 
@@ -72,6 +75,35 @@ class Bell:
     def _heard(self) -> None:
         if self._park is not None:
             self._strands.resume(self._park, True)
+
+
+class Handover(Generic[T]):
+    """From one strand to another, one thing at a time: who gives waits until the one before is taken."""
+
+    def __init__(self, strands: "Strands") -> None:
+        self._given, self._taken = Bell(strands), Bell(strands)
+        self._thing: T | None = None
+        self._closed = False
+
+    def put(self, thing: T) -> None:
+        """Give ``thing``, as soon as there is room."""
+        while self._thing is not None:
+            self._taken.wait(_A_WHILE)
+        self._thing = thing
+        self._given.ring()
+
+    def get(self) -> T | None:
+        """Wait for the next thing. None: it was closed, and nothing is left."""
+        while self._thing is None and not self._closed:
+            self._given.wait(_A_WHILE)
+        thing, self._thing = self._thing, None
+        self._taken.ring()
+        return thing
+
+    def close(self) -> None:
+        """Nothing more will come."""
+        self._closed = True
+        self._given.ring()
 
 
 class Strand:

@@ -25,6 +25,7 @@ from jobsched.worker.intake import Intake
 from jobsched.worker.liveness import Liveness
 from jobsched.worker.record import Recorder
 from jobsched.worker.seats import Seat, Seats
+from jobsched.worker.taking import Taking
 from tests.conftest import eventually
 from tests.integration.factories import make_execution, make_job, make_worker
 from tests.integration.processes import process, worker
@@ -193,20 +194,8 @@ def test_a_claim_that_was_not_answered_is_given_back_also_by_a_worker_that_stops
     seats, identity = Seats(10), Identity()
     with Toxic(database_url) as toxic, running_strands() as strands:
         recorder = Recorder(link, broker, seats, Shown(), "w1", None, strands)
-        intake = Intake(
-            toxic.url,
-            broker,
-            None,
-            ["default"],
-            seats,
-            identity,
-            None,
-            recorder,
-            None,
-            None,
-            Vault(None),
-            strands,
-        )
+        taking = Taking(broker, None, ["default"], seats, identity, None, strands)
+        intake = Intake(toxic.url, taking, seats, identity, None, recorder, None, Vault(None), strands)
         liveness = Liveness(
             link, broker, seats, identity, lambda: None, lambda: intake, name="w1", pools=["default"]
         )

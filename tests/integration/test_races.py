@@ -23,6 +23,7 @@ from jobsched.worker.intake import Intake
 from jobsched.worker.journal import Journal
 from jobsched.worker.liveness import Liveness
 from jobsched.worker.seats import Seats
+from jobsched.worker.taking import Taking
 from tests.integration.factories import make_execution, make_job, make_worker
 from tests.integration.transports import in_strand, running_strands
 
@@ -375,21 +376,9 @@ def test_what_was_taken_when_the_stop_came_is_claimed_all_the_same(link, databas
     recorder = SimpleNamespace(journal=Journal("w"))
     execution = make_execution(link, make_job(link, due=None))
     with running_strands() as strands:
-        intake = Intake(
-            database_url,
-            broker,
-            None,
-            ["default"],
-            seats,
-            identity,
-            None,
-            recorder,
-            None,
-            None,
-            Vault(None),
-            strands,
-        )
-        intake._stopping = True
+        taking = Taking(broker, None, ["default"], seats, identity, None, strands)
+        intake = Intake(database_url, taking, seats, identity, None, recorder, None, Vault(None), strands)
+        taking._stopping = True
         seated = in_strand(strands, lambda: intake._claim_until_done([execution]))
         assert [seat.claimed.id for seat in seated] == [execution]
         identity.give_up()

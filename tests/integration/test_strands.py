@@ -12,7 +12,7 @@ from jobsched.db.connection import Link
 from jobsched.errors import DatabaseUnavailable
 from jobsched.testing.target import Target
 from jobsched.worker.deliver import Deliver
-from jobsched.worker.strands import Bell, Strands
+from jobsched.worker.strands import Bell, Handover, Strands
 from tests.conftest import eventually
 from tests.integration.toxic import Toxic
 from tests.integration.transports import call, in_strand, open_transport, running_strands
@@ -86,6 +86,30 @@ def test_a_bell_rung_while_the_thread_turns_is_not_slept_on(strands):
     over.set()
     ringing.join()
     assert monotonic() - began < 3
+
+
+def test_what_is_handed_over_arrives_in_order_and_one_at_a_time(strands):
+    handover, told = Handover(strands), []
+
+    def give():
+        for n in range(3):
+            handover.put(n)
+            told.append(f"given {n}")
+        handover.close()
+
+    def take():
+        while (thing := handover.get()) is not None:
+            told.append(f"taken {thing}")
+            strands.pause(0.01)
+
+    giving, taking = strands.add("give", give), strands.add("take", take)
+    giving.begin()
+    assert not giving.join(0.1), "there is room for one"
+    taking.begin()
+    assert giving.join(5)
+    assert taking.join(5)
+    assert [line for line in told if line.startswith("taken")] == ["taken 0", "taken 1", "taken 2"]
+    assert told.index("given 2") > told.index("taken 1")
 
 
 def test_what_blocks_is_done_elsewhere_and_holds_up_nobody(strands):
