@@ -2,7 +2,7 @@
 
 Where nothing is wrong with them, jobs are written as they are read, so that Postgres copies one block of them while
 the next is being read. The rows are written as COPY's own text. psycopg would take all 37 values apart in turn; here
-all that a job shares with others (see jobsched/domain/bulk.py) is put into text once, and what needs no escapes is not
+all that a job shares with others (see jobsched/domain/quick.py) is put into text once, and what needs no escapes is not
 searched for them.
 """
 
@@ -18,15 +18,15 @@ from psycopg import errors as pg
 
 from jobsched.db.connection import converted, repeated
 from jobsched.db.text_format import as_text
-from jobsched.domain.bulk import OWN, BulkReader, NewJob, NotAtOnce
+from jobsched.domain.bulk import BulkReader, NotAtOnce
 from jobsched.domain.json_text import compact
+from jobsched.domain.quick import OWN, SHARED, NewJob
 from jobsched.domain.schedule import parse_schedule
 from jobsched.domain.spec import JobSpec
 from jobsched.domain.times import FirstSlots, first_times
 from jobsched.errors import Conflict
 
-_SHARED: Final = tuple(name for name in JobSpec.__dataclass_fields__ if name not in OWN)
-_JOB: Final = ("id", *OWN, *_SHARED, "project_id", "version", "created_at", "updated_at")
+_JOB: Final = ("id", *OWN, *SHARED, "project_id", "version", "created_at", "updated_at")
 _SCHEDULE: Final = ("job_id", "next_slot", "next_execution_time", "anchor")
 _COPY_JOB: Final = f"COPY job ({', '.join(_JOB)}) FROM STDIN"
 _COPY_SCHEDULE: Final = f"COPY job_schedule ({', '.join(_SCHEDULE)}) FROM STDIN"
@@ -214,7 +214,7 @@ class _Lines:
             self._soonest = due
 
     def _shared_part(self, spec: JobSpec) -> bytes:
-        return b"\t".join([*(_encoded(getattr(spec, name)) for name in _SHARED), *self._tail]) + b"\n"
+        return b"\t".join([*(_encoded(getattr(spec, name)) for name in SHARED), *self._tail]) + b"\n"
 
     def _own_times(self, job: NewJob, job_id: int) -> bytes:
         spec = job.shared

@@ -38,6 +38,27 @@ def read_json(*types: str) -> Any:
     return parse_json(raw)
 
 
+def read_loosely() -> tuple[Any, str]:
+    """The JSON value of the body and its text; of a name that stands twice in an object the value may have the last.
+
+    ``strictly`` reads the text by all rules.
+    """
+    check_type((JSON,))
+    raw = read_bytes()
+    try:
+        text = raw.decode()
+        return LOOSE_DECODER.decode(text), text
+    except (ValueError, RecursionError, RequestRefused):
+        pass
+    value = read_json()  # which tells what is wrong
+    return value, raw.decode()
+
+
+def strictly(text: str) -> tuple[Any, None]:
+    """The value of a body's text by all rules. Raises as ``read_json``."""
+    return parse_json(text.encode()), None
+
+
 def read_optional_json() -> Any:
     """As ``read_json``, but None where no body was sent; a body that says null is refused."""
     if not read_bytes():

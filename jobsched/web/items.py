@@ -5,7 +5,7 @@ those of jobsched/web/body.py, an item may be as large as the body of a single c
 count characters of the body.
 
 One rule is left to whoever takes an item: that no name stands twice in an object. To ask for it while reading takes
-as long as the rest, and who knows what an item may hold can tell sooner (jobsched/domain/bulk.py). ``strict_item`` and
+as long as the rest, and who knows what an item may hold can tell sooner (jobsched/domain/quick.py). ``strict_item`` and
 ``strict_line`` read the text of an item by all rules.
 """
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from jobsched.domain.bulk import OWN, BulkReader, NewJob
+from jobsched.domain.bulk import BulkReader
 from jobsched.domain.json_text import compact
+from jobsched.domain.quick import OWN, NewJob
 from jobsched.domain.spec import JobSpec, parse_job_create
 from jobsched.domain.validation import MAX_FAULTS
 from jobsched.errors import Fault, InvalidInput
@@ -150,6 +151,13 @@ def is_surrogate(character: str) -> bool:
     return "\ud800" <= character <= "\udfff"
 
 
+def spec_alone(reader: QuickReader, item: Item) -> JobSpec | tuple[Fault, ...]:
+    try:
+        return reader.read_spec(item.value, item.text)
+    except InvalidInput as error:
+        return error.faults
+
+
 def strictly_alone(text: str) -> JobSpec | tuple[Fault, ...]:
     value, fault = strict_line(text)
     return (Fault("", fault),) if fault is not None else alone(value)
@@ -166,6 +174,12 @@ def test_the_quick_way_finds_what_the_strict_one_does(
     for item in line_items(pieces("\n".join(texts).encode(), size)):
         reader.add(*item)
     assert outcomes(reader) == expected
+
+    single = QuickReader(check_target, strict_line)
+    for text, one in zip(texts, expected, strict=True):
+        [item] = line_items(iter([text.encode()]))
+        if item.fault is None:
+            assert spec_alone(single, item) == one
 
     reader, refused, body = BulkReader(check_target, strict_item), False, " ,\n".join(texts)
     try:
@@ -466,3 +480,33 @@ def test_a_broken_line_is_a_fault_of_its_item_only() -> None:
         "has a number with too many digits",
         f"is larger than {MAX_BODY_BYTES} bytes",
     ]
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# What a process remembers of jobs
+
+
+def test_a_reader_that_lives_long_remembers_only_so_much() -> None:
+    reader = QuickReader(check_target)
+    for n in range(5000):
+        document = {
+            **JOB,
+            "maxRuns": n + 1,
+            "api": f"https://h{n}.example.com/",
+            "headers": {"X-Id": str(n)},
+        }
+        spec = reader.read_spec(document, json.dumps(document))
+        assert (spec.max_runs, spec.api, spec.headers) == (
+            n + 1,
+            document["api"],
+            document["headers"],
+        )
+    assert max(map(len, (reader._shared, reader._origins, reader._headers))) <= 2048
+
+
+def test_what_is_long_is_not_remembered() -> None:
+    reader = QuickReader(check_target)
+    for document in ({**JOB, "headers": {"X-A": "x" * 1000}}, {**JOB, "noRetryStatus": ["400-404"] * 50}):
+        assert reader.read_spec(document, json.dumps(document)) == alone(document)
+    assert not reader._headers
+    assert set(reader._shared) == {""}

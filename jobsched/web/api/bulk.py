@@ -7,7 +7,8 @@ from typing import Final
 
 from flask import Response, request
 
-from jobsched.domain.bulk import MAX_BULK_BYTES, MAX_JOBS, BulkReader, NewJob, NotAtOnce
+from jobsched.domain.bulk import MAX_BULK_BYTES, MAX_JOBS, BulkReader, NotAtOnce
+from jobsched.domain.quick import NewJob
 from jobsched.domain.validation import MAX_FAULTS
 from jobsched.errors import Fault, InvalidInput
 from jobsched.web import schemas_jobs, serialize

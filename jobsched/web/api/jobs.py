@@ -7,13 +7,14 @@ from flask import Response, request
 from flask_openapi3.models.tag import Tag
 
 from jobsched.db.jobs import JobRecord, Saved
+from jobsched.domain.quick import QuickReader
 from jobsched.domain.requests import JOBS_PAYLOAD, RunIn, check_payload, parse_run
 from jobsched.domain.spec import JobSpec, apply_merge, apply_replace, parse_job_create, read_with_key
 from jobsched.domain.spec_fields import JobCreate, JobPatch
 from jobsched.errors import NotFound
 from jobsched.web import schemas, serialize
 from jobsched.web.auth import principal
-from jobsched.web.body import JSON, MERGE_PATCH, read_json, read_optional_json
+from jobsched.web.body import JSON, MERGE_PATCH, read_json, read_loosely, read_optional_json, strictly
 from jobsched.web.params import (
     Conditions,
     IfNoneMatch,
@@ -40,7 +41,7 @@ _BY_KEY = "/api/v1/jobs/key/<key:key>"
 
 def register(api: Api, services: Services) -> None:
     """Add the routes of jobs."""
-    jobs = services.jobs
+    jobs, reader = services.jobs, QuickReader(services.check_target, strictly)
 
     def saved(result: Saved, status: int = 200) -> Response:
         if result.due_soon:
@@ -71,7 +72,7 @@ def register(api: Api, services: Services) -> None:
 
         Answers 201 with the job and its `Location`. A `key` that exists already is 409.
         """
-        spec = parse_job_create(read_json(), check_target=services.check_target)
+        spec = reader.read_spec(*read_loosely())
         return saved(jobs.create(principal().project_id, spec), 201)
 
     @api.route("GET", _ALL, tag=TAG, role="read", answers={200: schemas.JobPage}, query=JobsQuery)
