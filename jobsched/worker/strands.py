@@ -115,7 +115,7 @@ class Strand:
         self._run = run
         self._over = threading.Event()
         self._greenlet: greenlet | None = None
-        self._elsewhere: SimpleQueue[Callable[[], None]] | None = None
+        self._beside: SimpleQueue[Callable[[], None] | None] | None = None
 
     @property
     def alive(self) -> bool:
@@ -138,11 +138,11 @@ class Strand:
             found.fill(act)
             strands.call(lambda: strands.resume(park, True))
 
-        if self._elsewhere is None:
-            self._elsewhere = SimpleQueue()
-            work = self._elsewhere
+        if self._beside is None:
+            work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+            self._beside = work
             threading.Thread(target=_serve, args=(work,), name=f"{self.name}-beside", daemon=True).start()
-        self._elsewhere.put(run)
+        self._beside.put(run)
         strands.wait(park, inf)
         return found.get()
 
@@ -157,6 +157,8 @@ class Strand:
             # Its process is of no use any more: whoever looks after it finds it ended.
             log.exception("strand_broken", strand=self.name)
         finally:
+            if self._beside is not None:
+                self._beside.put(None)
             self._over.set()
 
 
@@ -184,9 +186,9 @@ class _Found(Generic[T]):
         return self._value
 
 
-def _serve(work: "SimpleQueue[Callable[[], None]]") -> None:
-    while True:
-        work.get()()
+def _serve(work: "SimpleQueue[Callable[[], None] | None]") -> None:
+    while (act := work.get()) is not None:
+        act()
 
 
 class Strands:

@@ -125,6 +125,7 @@ def test_what_blocks_is_done_elsewhere_and_holds_up_nobody(strands):
     release.set()
     assert waiting.join(5)
     assert told == [(True, "slow-beside")]
+    eventually(lambda: _no_thread("slow-beside"), 5)
     with pytest.raises(ZeroDivisionError):
         in_strand(strands, lambda: strands.elsewhere(lambda: 1 / 0))
 
@@ -182,6 +183,10 @@ def test_calls_go_on_while_a_strand_waits_for_the_database(database_url):
         assert slow.alive
         assert slow.join(5)
         deliver.end(5)
+
+
+def _no_thread(name):
+    assert name not in {thread.name for thread in threading.enumerate()}
 
 
 def _all_answered(ended, count):
