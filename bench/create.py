@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,6 +23,7 @@ from bench.markdown import spread, table
 from bench.part import Bar, Figures, Options, Part
 from bench.plots import horizontal_bars
 from bench.process import cpu_of, pss_bytes, tree
+from bench.watch import until
 from jobsched.embedded.ports import free_port
 from jobsched.testing.stand import Stand
 
@@ -81,23 +83,19 @@ def _bare(stand: Stand) -> Iterator[dict[str, Any]]:
     with (stand.folder / "log" / "bare.txt").open("wb") as log:
         process = subprocess.Popen(command, env=stand.environment(), stdout=log, stderr=log)
     try:
-        _wait(f"http://127.0.0.1:{port}/ready")
+        until(partial(_answers, f"http://127.0.0.1:{port}/ready"), 30.0, "the bare view does not answer")
         yield {"port": port, "tree": tree(process.pid)}
     finally:
         process.terminate()
         process.wait(30)
 
 
-def _wait(url: str, within: float = 30.0) -> None:
-    end = time.monotonic() + within
-    while True:
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except OSError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.05)
+def _answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def _window(key: str, port: int, path: str, seconds: float) -> dict[str, Any]:

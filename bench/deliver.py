@@ -8,10 +8,8 @@ all. Each window has fresh servers and processes. Ratios are taken within a roun
 """
 
 import statistics
-import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from bench.peers import sides as peers
 from bench.process import cpu_of, pss_bytes
 from bench.side import Running, Side
 from bench.target import NginxTarget
+from bench.watch import largest, until
 
 SIDES: tuple[Side, ...] = (
     ours.side("jobsched", "jobsched, one process", processes=1, concurrencies=(128, 256, 512)),
@@ -89,7 +88,7 @@ def window(
     with side.start(target.url + "/callback", calls, concurrency) as running:
         _await_first(target, offset, running)
         time.sleep(warm_up)
-        with _memory(running) as peak:
+        with largest(lambda: {"pss": pss_bytes(running.groups()["worker"])}, 1.0) as peak:
             before = _look(target, running)
             time.sleep(seconds)
             after = _look(target, running)
@@ -103,7 +102,7 @@ def window(
         "concurrency": concurrency,
         "per_second": made / (after.at - before.at),
         "cpu_us": {name: 1e6 * (after.cpu[name] - before.cpu[name]) / max(1, made) for name in before.cpu},
-        "worker_peak_pss_mb": peak[0] / 1e6,
+        "worker_peak_pss_mb": peak["pss"] / 1e6,
         "left_in_queue": left,
         "records": recorded,
     }
@@ -124,30 +123,11 @@ def _look(target: NginxTarget, running: Running) -> _Look:
 
 
 def _await_first(target: NginxTarget, offset: int, running: Running) -> None:
-    end = time.monotonic() + _START_SECONDS
-    while target.requests() == offset:
+    def has_come() -> bool:
         running.check()
-        if time.monotonic() > end:
-            raise RuntimeError(f"no call within {_START_SECONDS:g} s")
-        time.sleep(0.05)
+        return target.requests() != offset
 
-
-@contextmanager
-def _memory(running: Running) -> Any:
-    """The largest Pss of the worker's tree, read once a second, in a list of one that grows."""
-    peak, over = [0], threading.Event()
-
-    def watch() -> None:
-        while not over.wait(1.0):
-            peak[0] = max(peak[0], pss_bytes(running.groups()["worker"]))
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield peak
-    finally:
-        over.set()
-        watcher.join()
+    until(has_come, _START_SECONDS, "no call")
 
 
 def _trials(side: Side, target: NginxTarget, pace: Pace) -> dict[int, float]:

@@ -8,23 +8,22 @@ it has seats. So with few seats the slow ones set the pace, and with many nobody
 import os
 import socket
 import statistics
-import subprocess
-import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
 
-from bench import named, plots
+from bench import installation, named, plots
 from bench.markdown import table
 from bench.part import Bar, Figures, Options, Part
 from bench.process import pss_bytes
 from bench.stamps import SLOW, Stamp, StampingTarget
+from bench.watch import largest
 from jobsched.testing.stand import Stand
 
 JOBS, JOBS_QUICK = 10_000, 1000
@@ -37,7 +36,6 @@ _KINDS = ("refusing", "slow", "slow", *["good"] * 17)
 _AHEAD = 8.0
 _LONGEST = 120.0
 _LOOK_EVERY = 0.1
-_ALIVE = "SELECT count(*) FROM worker_process WHERE state = 'alive'"
 _OUTCOMES = "SELECT job_id, id, state, error_code, attempt, duration_ms::float8 FROM execution_history"
 
 
@@ -63,10 +61,8 @@ def _run(jobs: int, concurrency: int) -> dict[str, Any]:
 def _measured(
     stand: Stand, target: StampingTarget, refusing: int, jobs: int, concurrency: int
 ) -> dict[str, Any]:
-    stand.start_api()
-    stand.start("poller", "poller")
-    worker = _start_worker(stand, concurrency)
-    stand.wait(_ALIVE, 2)
+    installation.start(stand, "--concurrency", str(concurrency), program="bench.named")
+    worker = stand.processes["worker"]
     due = ceil(time.time() + _AHEAD)
     created = stand.client().jobs.create_many(
         [_job(n, target.port, refusing, datetime.fromtimestamp(due, UTC)) for n in range(jobs)]
@@ -74,7 +70,7 @@ def _measured(
     assert time.time() < due, "creating the jobs took too long"
     stand.stop("api")
     kinds = {job: _KINDS[n % len(_KINDS)] for n, job in enumerate(created["ids"])}
-    with _watched(worker.pid) as most:
+    with largest(partial(_look, worker.pid), _LOOK_EVERY) as most:
         stand.wait(f"SELECT count(*) >= {jobs} FROM execution_history", True, _LONGEST)
     outcomes = stand.query(_OUTCOMES)
     return {"concurrency": concurrency, "worker": most} | _figures(outcomes, kinds, target.stop(), due)
@@ -90,19 +86,6 @@ def _job(n: int, port: int, refusing: int, due: datetime) -> dict[str, Any]:
         "payload": {"n": n},
         "maxRetryCount": 0,
     }
-
-
-def _start_worker(stand: Stand, concurrency: int) -> subprocess.Popen[bytes]:
-    with open(stand.log_path("worker"), "ab") as output:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "bench.named", "worker", "--concurrency", str(concurrency)],
-            env=stand.environment(),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    stand.processes["worker"] = worker
-    return worker
 
 
 def _figures(
@@ -135,25 +118,11 @@ def _figures(
     }
 
 
-@contextmanager
-def _watched(pid: int) -> Iterator[dict[str, float]]:
-    """Look at a process again and again inside the block; what it yields holds the most at the end."""
-    most = {"pss_mb": 0.0, "descriptors": 0.0}
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(_LOOK_EVERY):
-            most["pss_mb"] = max(most["pss_mb"], round(pss_bytes([pid]) / 1e6, 1))
-            with suppress(OSError):
-                most["descriptors"] = max(most["descriptors"], len(os.listdir(f"/proc/{pid}/fd")))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield most
-    finally:
-        done.set()
-        watcher.join()
+def _look(pid: int) -> dict[str, float]:
+    found = {"pss_mb": round(pss_bytes([pid]) / 1e6, 1)}
+    with suppress(OSError):
+        found["descriptors"] = len(os.listdir(f"/proc/{pid}/fd"))
+    return found
 
 
 def _quantiles(values: Sequence[float]) -> dict[str, float]:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from bench import plots
+from bench.installation import await_alive
 from bench.markdown import spread, table
 from bench.part import Bar, Figures, Options, Part
 from bench.process import cpu_of, pss_bytes, tree
@@ -77,7 +78,6 @@ _AHEAD, _AHEAD_QUICK, _PATIENCE = 40, 10, 60.0
 _LOOK_EVERY = 0.02
 
 _SETTINGS = {"JOBSCHED_QUEUE_HIGH_WATER": "10000000"}
-_ALIVE = "SELECT count(*) FROM worker_process WHERE state = 'alive'"
 _FILL = """
 WITH new AS (
     INSERT INTO job (project_id, schedule, timezone, is_recurring, api)
@@ -118,7 +118,7 @@ def _run(pollers: int, jobs: int, ahead: int) -> dict[str, Any]:
         names = [f"poller-{number}" for number in range(pollers)]
         for name in names:
             stand.start(name, "poller")
-        stand.wait(_ALIVE, pollers)
+        await_alive(stand, pollers)
         link = stand.link()
         try:
             due = datetime.fromtimestamp(ceil(time.time()) + ahead, UTC)

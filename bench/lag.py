@@ -17,7 +17,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from bench import plots
+from bench import installation, plots
 from bench.markdown import table
 from bench.part import Bar, Figures, Options, Part
 from bench.process import cpu_of, tree
@@ -40,7 +40,6 @@ _TIMES = """
 SELECT id, extract(epoch FROM queued_at), extract(epoch FROM started_at) FROM execution_history
 WHERE trigger = 'schedule'
 """
-_ALIVE = "SELECT count(*) FROM worker_process WHERE state = 'alive'"
 
 
 def measure(options: Options) -> Figures:
@@ -53,16 +52,14 @@ def _shape(shape: str, seconds: int) -> dict[str, Any]:
     with Stand() as stand:
         target = StampingTarget(stand.folder)
         try:
-            return _run(stand, target, shape, seconds)
+            return run(stand, target, shape, seconds)
         finally:
             target.kill()
 
 
-def _run(stand: Stand, target: StampingTarget, shape: str, seconds: int) -> dict[str, Any]:
-    stand.start_api()
-    stand.start("poller", "poller")
-    stand.start("worker", "worker")
-    stand.wait(_ALIVE, 2)
+def run(stand: Stand, target: StampingTarget, shape: str, seconds: int) -> dict[str, Any]:
+    """One shape for so many seconds after a warm-up, in fresh processes of a stand where nothing else is due."""
+    installation.start(stand)
     base = ceil(time.time() + _AHEAD)
     stand.client().jobs.create_many(_jobs(shape, f"{target.url}/", base))
     stand.stop("api")

@@ -11,16 +11,17 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import plots
+from bench import installation, plots
 from bench.markdown import table
 from bench.part import Bar, Figures, Options, Part
 from bench.process import pss_bytes, tree
+from bench.watch import largest
 from jobsched.testing.stand import Stand
 
 CONCURRENCY = 256
@@ -36,7 +37,6 @@ BARS = {"worker": 75.0, "poller": 65.0, "api": 80.0}
 _SETTLE = 4.0
 _LOOK_EVERY = 0.25
 _DUE_IN = 6.0
-_ALIVE = "SELECT count(*) FROM worker_process WHERE state = 'alive'"
 _LEFT = "SELECT count(*) FROM execution"
 _DELIVERED = "SELECT count(*) FROM execution_history"
 _PATH = "slow/200"
@@ -54,23 +54,21 @@ def measure(options: Options) -> Figures:
     url = f"{target.stdout.readline().decode().strip()}/{_PATH}"
     try:
         with Stand() as stand:
-            stand.start_api()
-            stand.start("poller", "poller")
-            stand.start("worker", "worker", "--concurrency", str(CONCURRENCY))
-            stand.wait(_ALIVE, 2)
+            installation.start(stand, "--concurrency", str(CONCURRENCY))
             time.sleep(_SETTLE)
-            situations = {"idle": _look(stand)}
-            with _watched(stand) as situations["requests"]:
+            look = partial(_look, stand)
+            situations = {"idle": look()}
+            with largest(look, _LOOK_EVERY) as situations["requests"]:
                 _request(stand, seconds)
             due = datetime.now(UTC) + timedelta(seconds=_DUE_IN + 2.0 * size)
-            with _watched(stand) as situations["bulk"]:
+            with largest(look, _LOOK_EVERY) as situations["bulk"]:
                 for _ in range(size):
                     stand.client().jobs.create_many(_jobs(url, due))
-            with _watched(stand) as situations["work"]:
+            with largest(look, _LOOK_EVERY) as situations["work"]:
                 stand.wait(f"SELECT ({_LEFT}) = 0 AND ({_DELIVERED}) >= {size * BULK}", True, 120)
             delivered = stand.query(_DELIVERED)[0][0]
             time.sleep(_SETTLE)
-            situations["afterwards"] = _look(stand)
+            situations["afterwards"] = look()
     finally:
         target.kill()
         target.wait(30)
@@ -114,26 +112,6 @@ def _at_once(calls: Sequence[Callable[[], None]]) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-
-
-@contextmanager
-def _watched(stand: Stand) -> Iterator[Look]:
-    """Look again and again inside the block; what it yields holds the largest of each process at the end."""
-    largest: Look = {}
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(_LOOK_EVERY):
-            for process, size in _look(stand).items():
-                largest[process] = max(largest.get(process, 0.0), size)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield largest
-    finally:
-        done.set()
-        watcher.join()
 
 
 def _look(stand: Stand) -> Look:

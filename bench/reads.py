@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from bench import plots
+from bench import installation, plots
 from bench.fill import BUSY_JOBS, Filled, fill
 from bench.lag import RATE
 from bench.markdown import table
@@ -163,9 +163,7 @@ def _at_size(jobs: int, history: int, rounds: int) -> dict[str, Any]:
         filled = fill(stand.database_url, jobs=jobs, history=history)
         target = StampingTarget(stand.folder)
         try:
-            stand.start_api()
-            stand.start("poller", "poller")
-            stand.start("worker", "worker")
+            installation.start(stand)
             start_load(stand, target.url)
             time.sleep(_SETTLE)
             reads = read_all(stand, filled, rounds)

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import deliver, lag, ours, plots
+from bench import deliver, installation, lag, ours, plots
 from bench.fill import fill
 from bench.markdown import table
 from bench.part import Bar, Figures, Options, Part
@@ -139,8 +139,7 @@ def _side(stand: Stand) -> Side:
 def _lag(stand: Stand, seconds: int) -> Mapping[str, float]:
     target = StampingTarget(stand.folder)
     try:
-        found: Mapping[str, float] = lag._run(stand, target, "spread", seconds)
-        return found
+        return lag.run(stand, target, "spread", seconds)
     finally:
         target.kill()
         for name in list(stand.processes):
@@ -152,9 +151,7 @@ def _idle(quick: bool) -> dict[str, Any]:
     jobs, seconds = (IDLE_JOBS_QUICK, _IDLE_QUICK) if quick else (IDLE_JOBS, _IDLE_SECONDS)
     with Stand() as stand:
         fill(stand.database_url, jobs=jobs, history=0)
-        stand.start_api()
-        stand.start("poller", "poller")
-        stand.start("worker", "worker")
+        installation.start(stand)
         time.sleep(_SETTLE)  # slots to come are looked through at the start, for as long as there are jobs
         groups: dict[str, Callable[[], list[int]]] = {
             name: partial(tree, process.pid) for name, process in stand.processes.items()

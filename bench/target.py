@@ -9,18 +9,19 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from bench.process import tree
+from bench.watch import until
 from jobsched.embedded import ports
 
 MISSING = (
     "nginx was not found; the bench needs it as a target. Debian, Ubuntu: apt install nginx-light "
     "(then: systemctl disable --now nginx; the bench starts its own). macOS: brew install nginx."
 )
+_START_SECONDS = 10.0
 _PLACES = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/bin"
 
 # Paths are relative to the prefix, a folder of the bench's own. One process: with the four of a default
@@ -118,16 +119,22 @@ class NginxTarget:
         assert found, text
         return int(found.group(1)) - self._asked
 
-    def _await(self, seconds: float = 10.0) -> None:
-        end = time.monotonic() + seconds
-        while not ports.answers(self._port):
-            if self._process.poll() is not None or time.monotonic() > end:
-                self._process.kill()
-                _, said = self._process.communicate()
-                log = self._folder / "error.log"
-                more = log.read_text() if log.exists() else ""
-                raise RuntimeError(f"nginx does not start: {said.decode(errors='replace')}{more}")
-            time.sleep(0.01)
+    def _await(self) -> None:
+        def is_up() -> bool:
+            if self._process.poll() is not None:
+                raise RuntimeError("it has ended")
+            return ports.answers(self._port)
+
+        try:
+            until(is_up, _START_SECONDS, "it does not answer")
+        except RuntimeError as error:
+            self._process.kill()
+            _, said = self._process.communicate()
+            log = self._folder / "error.log"
+            more = log.read_text() if log.exists() else ""
+            raise RuntimeError(
+                f"nginx does not start, {error}: {said.decode(errors='replace')}{more}"
+            ) from None
 
 
 def program() -> str:
