@@ -1,22 +1,94 @@
-"""Measures the transport alone: calls/s and CPU per call against a fast local target, with idle ones alongside.
+"""Calls alone: the loop that owns libcurl, without Postgres and Redis, against a target that answers at once.
 
-    python bench/transport.py URL [--calls 60000] [--seats 100] [--hanging 900] [--method POST]
+    python -m bench.transport URL --calls 60000 --seats 100 --hanging 900
 
-``URL`` should be a server that is faster than the transport, such as an nginx that returns 200;
-``--hanging`` calls go to a socket that accepts and never answers, and wait while the others are measured.
+What this takes of a callback's processor time cannot be saved elsewhere in a worker. Hanging calls go to a socket that
+accepts and never answers, and wait while the others are measured: they must cost nothing. Each measurement runs in a
+process of its own.
 """
 
 import gc
+import json
 import resource
 import socket
+import subprocess
+import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_network
+from pathlib import Path
+from statistics import median
 
 import click
 
+from bench import plots
+from bench.markdown import table
+from bench.part import Bar, Figures, Options, Part
+from bench.target import NginxTarget
 from jobsched.callback import Call, Guard, Resolver, Transport
 from jobsched.callback.request import build
+
+CALLS, CALLS_QUICK = 60_000, 5_000
+ROUNDS = 3
+#: Calls in flight, and those that hang beside them.
+SHAPES = ((100, 0), (100, 900), (512, 0))
+
+
+def measure(options: Options) -> Figures:
+    """Rounds of all shapes, one after the other."""
+    calls, rounds = (CALLS_QUICK, 1) if options.quick else (CALLS, ROUNDS)
+    taken: dict[tuple[int, int], list[dict[str, float]]] = {shape: [] for shape in SHAPES}
+    with NginxTarget() as target:
+        for _ in range(rounds):
+            for shape in SHAPES:
+                taken[shape].append(_in_a_process(f"{target.url}/callback", calls, *shape))
+    shapes = [
+        {
+            "seats": seats,
+            "hanging": hanging,
+            **{name: round(median(one[name] for one in several), 1) for name in several[0]},
+        }
+        for (seats, hanging), several in taken.items()
+    ]
+    return {"calls": calls, "rounds": rounds, "shapes": shapes}
+
+
+def _in_a_process(url: str, calls: int, seats: int, hanging: int) -> dict[str, float]:
+    command = [sys.executable, "-m", "bench.transport", url, "--calls", str(calls)]
+    command += ["--seats", str(seats), "--hanging", str(hanging)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+    found: dict[str, float] = json.loads(done.stdout)
+    assert found.pop("failed") == 0, found
+    return found
+
+
+def bars(_figures: Figures) -> Sequence[Bar]:
+    """None: what a callback costs as a whole is promised by ``deliver``."""
+    return []
+
+
+def draw(figures: Figures, folder: Path) -> Sequence[Path]:
+    """Processor time of a call, by shape."""
+    rows = [(_named(one), one["cpu_us"], one["cpu_us"], one["cpu_us"]) for one in figures["shapes"]]
+    return [plots.horizontal_bars(folder / "transport-cpu.svg", "Processor time of a call alone", "µs", rows)]
+
+
+def words(figures: Figures) -> str:
+    """Speed and cost, by shape."""
+    names = ("per_second", "cpu_us", "calls_a_turn")
+    rows = [[_named(one), *(plots.amount(one[name]) for name in names)] for one in figures["shapes"]]
+    return (
+        f"{figures['calls']:,} calls, median of {figures['rounds']} rounds.\n\n"
+        f"{table(['in flight', 'calls/s', 'CPU a call, µs', 'ends a turn'], rows)}"
+    )
+
+
+def _named(shape: dict[str, float]) -> str:
+    return f"{shape['seats']:,}" + (f" and {shape['hanging']:,} that hang" if shape["hanging"] else "")
+
+
+PART = Part("transport", "Calls alone", measure, bars, draw, words)
 
 
 def _cpu() -> float:
@@ -24,7 +96,7 @@ def _cpu() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def _call(number: int, url: str, method: str) -> Call:
+def _call(number: int, url: str) -> Call:
     now = datetime.now(UTC)
     return build(
         execution_id=number,
@@ -33,10 +105,10 @@ def _call(number: int, url: str, method: str) -> Call:
         incarnation="bench0",
         scheduled_for=now,
         trigger="schedule",
-        method=method,
+        method="POST",
         url=url,
         job_headers={"X-A": "b"},
-        payload_json=None if method in {"GET", "HEAD"} else '{"n":1}',
+        payload_json='{"n":1}',
         timeout_seconds=120,
         follow_redirects=False,
         at_most_once=False,
@@ -46,13 +118,11 @@ def _call(number: int, url: str, method: str) -> Call:
 
 @click.command()
 @click.argument("url")
-@click.option("--calls", default=60_000, show_default=True)
-@click.option("--seats", default=100, show_default=True, help="Calls in flight at once.")
-@click.option("--hanging", default=0, show_default=True, help="Calls that hang meanwhile.")
-@click.option("--method", default="POST", show_default=True)
-@click.option("--prebuilt", is_flag=True, help="Build the requests before the measurement.")
-def main(url: str, calls: int, seats: int, hanging: int, method: str, prebuilt: bool) -> None:
-    """Print one line with the figures."""
+@click.option("--calls", type=int, required=True)
+@click.option("--seats", type=int, required=True, help="Calls in flight at once.")
+@click.option("--hanging", type=int, default=0, help="Calls that hang meanwhile.")
+def main(url: str, calls: int, seats: int, hanging: int) -> None:
+    """Print the figures as JSON."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     transport = Transport(
@@ -63,27 +133,25 @@ def main(url: str, calls: int, seats: int, hanging: int, method: str, prebuilt: 
     silent = socket.create_server(("127.0.0.1", 0), backlog=hanging + 1)
     hang_url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
     for number in range(hanging):
-        transport.start(_call(-1 - number, hang_url, "POST"))
+        transport.start(_call(-1 - number, hang_url))
     for _ in range(20):
         transport.turn(0.02)
-    ready = [_call(number, url, method) for number in range(calls)] if prebuilt else []
     gc.collect()
     gc.freeze()
     started = done = failed = turns = 0
     cpu, begin = _cpu(), time.monotonic()
     while done < calls:
         while started < calls and started - done < seats:
-            transport.start(ready[started] if prebuilt else _call(started, url, method))
+            transport.start(_call(started, url))
             started += 1
         turns += 1
         for result in transport.turn(1.0):
             done += 1
             failed += result.status != 200
     seconds, used = time.monotonic() - begin, _cpu() - cpu
-    print(
-        f"{method} seats {seats} hanging {transport.in_flight}: {calls / seconds:,.0f} calls/s, "
-        f"{1e6 * used / calls:.1f} µs CPU a call, {calls / turns:.1f} calls a turn, {failed} failed"
-    )
+    assert transport.in_flight == hanging, f"{transport.in_flight} are left, not {hanging}"
+    found = {"per_second": calls / seconds, "cpu_us": 1e6 * used / calls, "calls_a_turn": calls / turns}
+    print(json.dumps(found | {"failed": failed}))
     transport.close()
     silent.close()
 
