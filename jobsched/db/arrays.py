@@ -133,7 +133,7 @@ def _register(kind: type[bytes], element: str) -> None:
         oid = psycopg.postgres.types[element].array_oid
 
         def dump(self, obj: bytes) -> bytes:
-            return bytes(obj)
+            return obj
 
     psycopg.adapters.register_dumper(kind, ArrayDumper)
 

@@ -105,6 +105,9 @@ RETURNING e.id, e.project_id, e.job_id, e.attempt, e.retry_count, e.trigger, e.q
     j.success_status::text, j.no_retry_status::text
 """
 
+#: Where the last four above begin, which go through a cache.
+_OF_JOB = 12
+
 #: Characters up to which a job's headers are remembered.
 _SHORT = 1024
 
@@ -168,7 +171,7 @@ _DEAD = """, dead AS (
 )"""
 
 
-def _finishing(retried: str = "", dead: str = "", of_retried: str = "") -> str:
+def _finishing(answer: str, retried: str = "", dead: str = "") -> str:
     """The statement that records outcomes; without the parts for failures it costs a tenth less."""
     return f"""
 WITH o AS MATERIALIZED (
@@ -203,15 +206,20 @@ WITH o AS MATERIALIZED (
         last_execution_time = excluded.last_execution_time, last_state = excluded.last_state
     WHERE job_last.last_execution_time <= excluded.last_execution_time OR job_last.last_state = 'skipped'
 ), {UNBLOCK}
-SELECT id, state, CASE WHEN EXISTS (SELECT FROM unblocked u WHERE u.job_id = gone.job_id) THEN 0::float8 END
-FROM gone{of_retried}
+{answer}
 """
 
 
-_FINISH = _finishing(_RETRIED, _DEAD, " UNION ALL SELECT id, 'retrying', due_in FROM retried")
+_FREED = "EXISTS (SELECT FROM unblocked u WHERE u.job_id = gone.job_id)"
+_FINISH = _finishing(
+    f"""SELECT id, state, CASE WHEN {_FREED} THEN 0::float8 END FROM gone
+    UNION ALL SELECT id, 'retrying', due_in FROM retried""",
+    _RETRIED,
+    _DEAD,
+)
 
-#: For outcomes of which none fails or is retried.
-_FINISH_GOOD = _finishing()
+#: For outcomes of which none fails or is retried: as what they are recorded is known.
+_FINISH_GOOD = _finishing(f"SELECT array_agg(id), array_agg(id) FILTER (WHERE {_FREED}) FROM gone")
 _GOOD = frozenset({"succeeded", "cancelled"})
 
 # What this worker has written of ids before. A loss that a poller wrote has an error code of its own. The execution
@@ -267,17 +275,22 @@ def claim(link: Link, worker: UUID, ids: Sequence[int]) -> list[Claimed]:
 
 
 def _claimed(row: Row) -> Claimed:
-    *own, headers, terms, success, no_retry = row
-    return Claimed._make((*own, _headers(headers), *_terms(terms, success, no_retry)))
+    own, of_job = row[:_OF_JOB], row[_OF_JOB:]
+    return Claimed._make(own + (_known(of_job) if len(of_job[0]) <= _SHORT else _read(of_job)))
 
 
-# Few jobs differ in these. Read as columns they would cost more than all that does differ.
-@lru_cache(maxsize=1024)
-def _terms(terms: str, success: str, no_retry: str) -> tuple[float, bool, Policy]:
-    """A job's timeout, whether it follows redirects, and its policy, from what Postgres writes of them."""
+def _read(of_job: tuple[str, str, str, str]) -> tuple[dict[str, str], float, bool, Policy]:
+    """A job's headers, timeout, whether it follows redirects, and its policy, from what Postgres writes of them."""
+    headers, terms, success, no_retry = of_job
     timeout, follow, once, retries, *backoff = terms.split(" ")
-    retry = RetryPolicy(int(retries), *map(float, backoff))
-    return float(timeout), follow == "t", Policy(once == "t", retry, _listed(success), _listed(no_retry))
+    policy = Policy(
+        once == "t", RetryPolicy(int(retries), *map(float, backoff)), _listed(success), _listed(no_retry)
+    )
+    return _read_headers(headers), float(timeout), follow == "t", policy
+
+
+# Many jobs have the same. Nobody may change what is given out: all claims share it.
+_known = lru_cache(maxsize=1024)(_read)
 
 
 def _listed(array: str) -> tuple[str, ...]:
@@ -287,20 +300,12 @@ def _listed(array: str) -> tuple[str, ...]:
 _TEXTS = Transformer().get_loader(psycopg.postgres.types["text"].array_oid, Format.TEXT)
 
 
-def _headers(text: str) -> Any:
-    """A job's headers, which nobody may change: an object that all claims of the job share."""
-    return _known_headers(text) if len(text) <= _SHORT else _read_headers(text)
-
-
 def _read_headers(text: str) -> Any:
     """None where Python cannot read them (nested too deep, a number of too many digits)."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
-
-
-_known_headers = lru_cache(maxsize=1024)(_read_headers)
 
 
 def finish(
@@ -335,13 +340,17 @@ def _recorded_before(link: Link, worker_name: str, ended: Sequence[Ended]) -> li
 
 
 def _finish(link: Link, worker: UUID, worker_name: str, ended: Sequence[Ended]) -> list[Recorded]:
-    statement = _FINISH_GOOD if _GOOD.issuperset([one.state for one in ended]) else _FINISH
     try:
-        arrays = as_arrays(ended)
+        parameters = {**as_arrays(ended), "worker": worker, "worker_name": worker_name}
     except UnicodeEncodeError as error:
         raise convert(error) from error
-    rows = link.execute(statement, {**arrays, "worker": worker, "worker_name": worker_name})
-    return [Recorded._make(row) for row in rows]
+    states = {one.id: one.state for one in ended}
+    if not _GOOD.issuperset(states.values()):
+        return [Recorded._make(row) for row in link.execute(_FINISH, parameters)]
+    [(ids, freeing)] = link.execute(_FINISH_GOOD, parameters)
+    if freeing is None:
+        return [Recorded(i, states[i]) for i in ids or ()]
+    return [Recorded(i, states[i], 0.0 if i in freeing else None) for i in ids]
 
 
 def hand_back(link: Link, worker: UUID, ids: Sequence[int]) -> list[tuple[str, int]]:

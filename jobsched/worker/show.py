@@ -99,7 +99,9 @@ class Show:
     def _send(self, notes: dict[int, "_Note"]) -> None:
         # A retry whose time has come meanwhile is back in its queue.
         now = clock.utc_now().timestamp()
-        started = [(queue, execution, at) for execution, (queue, at, outcome) in notes.items() if outcome is None]
+        started = [
+            (queue, execution, at) for execution, (queue, at, outcome) in notes.items() if outcome is None
+        ]
         ended: list[tuple[str, int, Outcome, float]] = [
             (queue, execution, "queued" if outcome == "scheduled" and at <= now else outcome, at)
             for execution, (queue, at, outcome) in notes.items()
