@@ -7,6 +7,7 @@ server's clock, refuses a time that is not of the last moments. Then its answer 
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any, Final
 
 from peewee import Database
@@ -24,6 +25,9 @@ _CARRIED: Final = 1.0
 _AGE: Final = "interval '0.1 s'"
 
 _SPEC: Final = tuple(JobSpec.__dataclass_fields__)
+_VALUES: Final = attrgetter(*_SPEC)
+_HEADERS: Final = _SPEC.index("headers")
+_PAYLOAD: Final = _SPEC.index("payload")
 _COLUMNS: Final = ("id", "project_id", *_SPEC, "version", "created_at", "updated_at")
 _OTHER_TYPES: Final = {
     "is_recurring": "boolean", "is_active": "boolean", "headers": "json", "payload": "json",
@@ -114,8 +118,14 @@ class _CarriedClock:
 def _parameters(
     now: datetime, job_id: int | None, project_id: int, spec: JobSpec, times: Times
 ) -> tuple[str | None, ...]:
-    values = {name: getattr(spec, name) for name in _SPEC}
-    values["headers"] = compact(spec.headers)
-    values["payload"] = None if spec.payload is None else compact(spec.payload)
+    values = list(_VALUES(spec))
+    values[_HEADERS] = compact(spec.headers) if spec.headers else "{}"
+    values[_PAYLOAD] = None if spec.payload is None else compact(spec.payload)
     slots = (times.next_slot, times.next_execution_time, times.anchor)
-    return tuple(map(as_text, (now, job_id, project_id, *values.values(), *slots)))
+    return (
+        now.isoformat(),
+        None if job_id is None else str(job_id),
+        str(project_id),
+        *[value if value is None or type(value) is str else as_text(value) for value in values],
+        *map(as_text, slots),
+    )

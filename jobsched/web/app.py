@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from threading import Lock
 from typing import Any
@@ -142,20 +142,21 @@ def _hold_connection(app: Flask, services: Services) -> None:
         if request.path in auth.OPEN_PATHS:
             return
         auth.given_key()  # who has none takes no connection from those who have
-        g.connection = stack = ExitStack()
         if not turn.acquire(timeout=CHECKOUT_SECONDS):
             raise DatabaseUnavailable("No connection to the database could be had in time.")
         try:
             with converted():
-                stack.enter_context(services.connection())
+                held = services.connection()
+                held.__enter__()
+                g.connection = held
         finally:
             turn.release()
 
     def check_in(_error: BaseException | None) -> None:
-        stack: ExitStack | None = g.pop("connection", None)
-        if stack is not None:
+        held: AbstractContextManager[Any] | None = g.pop("connection", None)
+        if held is not None:
             with suppress(DatabaseError), converted():
-                stack.close()
+                held.__exit__(None, None, None)
 
     app.before_request(check_out)
     app.teardown_request(check_in)

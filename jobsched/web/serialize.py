@@ -34,7 +34,9 @@ def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = No
         text = compact(value)
     except ValueError:
         text = compact(_finite(value))
-    return Answer(f"{text}\n".encode(), status=status, headers=headers, content_type="application/json")
+    # In the form in which werkzeug takes all as it is.
+    own = Headers([("Content-Type", "application/json"), *(headers.items() if headers else ())])
+    return Answer(f"{text}\n".encode(), status, own)
 
 
 def _finite(value: Any) -> Any:

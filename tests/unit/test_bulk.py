@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jobsched.domain.bulk import BulkReader
 from jobsched.domain.json_text import compact
-from jobsched.domain.quick import OWN, NewJob
+from jobsched.domain.quick import OWN, NewJob, QuickReader
 from jobsched.domain.spec import JobSpec, parse_job_create
 from jobsched.domain.validation import MAX_FAULTS
 from jobsched.errors import Fault, InvalidInput
