@@ -8,7 +8,7 @@ from subprocess import PIPE, Popen
 
 import pytest
 
-from bench import deliver, plots, process, report, run
+from bench import deliver, plots, process, reads, report, run, watch
 from bench.capacity import LOADS, Load, Need, need
 from bench.markdown import listed, table
 from bench.part import Bar, Options
@@ -187,6 +187,42 @@ def test_a_tree_has_its_children_and_what_they_cost() -> None:
     assert process.tree(parent.pid) == []
     assert process.cpu_seconds(parent.pid) == process.pss_bytes([parent.pid]) == 0
     assert os.getpid() in process.tree(os.getpid())
+
+
+def test_what_a_process_computes_is_told_apart_from_waiting_for_a_core() -> None:
+    before, _ = process.scheduled([os.getpid()])
+    assert sum(range(300_000)) > 0
+    after, waited = process.scheduled([os.getpid()])
+    assert 0 < after - before < 10
+    assert waited >= 0
+    assert process.scheduled([2**22 + 1]) == (0.0, 0.0)
+
+
+def test_the_slowest_twentieth_is_split() -> None:
+    usual = [reads._Taken(5.0, 3.0, 1.0, 0.5)] * 38
+    slow = [reads._Taken(20.0, 4.0, 2.0, 10.0), reads._Taken(30.0, 4.0, 4.0, 24.0)]
+    assert reads._of_slowest(usual + slow) == {
+        "whole_ms": 25.0,
+        "api_ms": 4.0,
+        "postgres_ms": 3.0,
+        "waiting_ms": 17.0,
+        "rest_ms": 1.0,
+    }
+
+
+def test_the_largest_of_many_looks_is_kept_and_a_wait_ends() -> None:
+    sizes = iter([3.0, 9.0, 4.0])
+    seen = []
+
+    def look() -> dict[str, float]:
+        seen.append(next(sizes, 1.0))
+        return {"size": seen[-1]}
+
+    with watch.largest(look, 0.001) as most:
+        watch.until(lambda: len(seen) > 2, 10, "too few looks")
+    assert most == {"size": 9.0}
+    with pytest.raises(RuntimeError, match=r"never within 0\.01 s"):
+        watch.until(lambda: False, 0.01, "never")
 
 
 def test_plots_are_the_same_for_the_same_figures(tmp_path: Path) -> None:
