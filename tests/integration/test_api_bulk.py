@@ -81,6 +81,34 @@ def test_partial_creates_the_good_ones_and_names_the_others(api: Api) -> None:
     assert pointers == [(1, ["/colour", "/priority"]), (2, ["/key"]), (4, [""])]
 
 
+@pytest.mark.parametrize("in_a_transaction", [False, True])
+def test_a_large_bulk_with_a_key_that_exists_is_judged_like_a_small_one(
+    api: Api, in_a_transaction: bool
+) -> None:
+    api.create(key="taken")
+    documents = jobs(2000)
+    documents[1700]["key"] = "taken"
+    documents[1800]["key"] = documents[1801]["key"] = "new"
+    headers = {"Idempotency-Key": "once"} if in_a_transaction else {}
+    problem = assert_problem(api.call("POST", BULK, json=documents, headers=headers), 422)
+    assert [fault["pointer"] for fault in problem["errors"]] == ["/1700/key", "/1801/key"]
+    assert count(api) == 1
+    answer = api.call("POST", f"{BULK}?partial=true", data=ndjson(documents), headers=headers, **LINES)
+    made = answer.get_json()
+    assert (made["created"], [item["index"] for item in made["errors"]]) == (1998, [1700, 1801])
+    names = [api.call("GET", f"/api/v1/jobs/{job_id}").get_json()["name"] for job_id in made["ids"][::400]]
+    assert names == ["0", "400", "800", "1200", "1600"]
+
+
+@pytest.mark.parametrize("tail", ["x]", ',{"api":1,"api":2}]', ",{}"])
+def test_a_large_array_that_breaks_at_its_end_leaves_nothing(api: Api, tail: str) -> None:
+    body = json.dumps(jobs(2000))[:-1] + tail
+    for query in ("", "?partial=true"):
+        answer = api.call("POST", BULK + query, data=body, content_type="application/json")
+        assert_problem(answer, 400)
+    assert count(api) == 0
+
+
 def test_partial_without_a_good_one_is_200_all_the_same(api: Api) -> None:
     answer = api.call("POST", f"{BULK}?partial=true", json=[{}])
     assert (answer.status_code, answer.get_json()["ids"]) == (200, [])

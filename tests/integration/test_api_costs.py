@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Request
 
 from jobsched.db import session
+from jobsched.domain import quick
 from tests.integration.api_rig import JOB, Api, api  # noqa: F401
 
 
@@ -64,7 +66,30 @@ def test_reading_a_job_is_one_exchange(warm: Api, tmp_path: Path) -> None:
 
 
 def test_a_bulk_is_the_same_few_exchanges_whatever_its_size(warm: Api, tmp_path: Path) -> None:
-    for count in (2, 500):
+    for count in (2, 500, 5000):
         folder = tmp_path / str(count)
         folder.mkdir()
         assert len(exchanges(warm, folder, "POST", "/api/v1/jobs/bulk", json=[JOB] * count)) <= 9
+
+
+def test_a_large_bulk_is_written_as_it_is_read(warm: Api, tmp_path: Path) -> None:
+    # Its keys are not looked for: BEGIN, three settings, the ids, a COPY for each table, COMMIT.
+    jobs = [JOB | {"key": f"k{n}", "payload": {"n": n}} for n in range(2000)]
+    assert len(exchanges(warm, tmp_path, "POST", "/api/v1/jobs/bulk", json=jobs)) <= 7
+
+
+def test_a_body_is_read_once_from_the_server(warm: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Through werkzeug's own reader it costs as much as all rules of a job together.
+    monkeypatch.setattr(Request, "get_data", None)
+    assert warm.call("POST", "/api/v1/jobs", json=JOB, headers={"Idempotency-Key": "k"}).status_code == 201
+
+
+def test_what_jobs_share_is_judged_once(warm: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    policies = JOB | {"maxRetryCount": 7, "tags": ["a"]}
+    warm.create(**policies)
+
+    def again(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("all rules were asked anew")
+
+    monkeypatch.setattr(quick, "parse_job_create", again)
+    warm.create(**policies | {"name": "another", "payload": [1], "schedule": "5 4 * * *", "key": "k"})

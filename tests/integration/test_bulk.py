@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jobsched.db.bulk import BulkJobs, Created
 from jobsched.db.connection import open_pool
-from jobsched.domain.bulk import BulkReader
+from jobsched.domain.bulk import BulkReader, NotAtOnce
 from jobsched.domain.spec import parse_job_create
 from tests.conftest import eventually
 from tests.integration.stored import Stored, at_once
@@ -209,6 +209,29 @@ def test_a_key_that_another_transaction_is_making_is_waited_for(stored):
     thread.join(10)
     assert [stored.jobs.get(1, job_id).spec.key for job_id in found[0].ids] == ["a"]
     assert [item.index for item in reader.faulty] == [1]
+
+
+@pytest.mark.parametrize("expected", [1, 2000, 3000])
+def test_jobs_are_written_as_they_are_read_however_many_were_expected(stored, expected):
+    jobs = read(*[{**JOB, "name": str(n), "schedule": f"@every {n + 1}s"} for n in range(2000)]).jobs
+    created = stored.bulk.create_as_read(1, iter(jobs), expected)
+    assert list(created.ids) == sorted(set(created.ids))
+    found = [stored.jobs.get(1, job_id).spec for job_id in created.ids[::399]]
+    assert [(job.name, job.schedule) for job in found] == [
+        (str(n), f"@every {n + 1}s") for n in range(0, 2000, 399)
+    ]
+    assert created.due_soon
+    assert stored.sql("SELECT count(*) FROM job JOIN job_schedule ON job_id = id") == [(2000,)]
+
+
+@pytest.mark.parametrize("taken", [0, 1500, 1999])
+def test_of_jobs_that_are_written_as_they_are_read_none_stays_if_a_key_exists(stored, taken):
+    create(stored, {**JOB, "key": str(taken)})
+    jobs = read(*[{**JOB, "key": str(n)} for n in range(2000)]).jobs
+    with pytest.raises(NotAtOnce):
+        stored.bulk.create_as_read(1, iter(jobs), 2000)
+    assert stored.sql("SELECT count(*) FROM job") == [(1,)]
+    assert stored.sql("SELECT count(*) FROM job_schedule") == [(1,)]
 
 
 def assert_one(row):
