@@ -15,7 +15,7 @@ from jobsched.domain.json_text import unstorable
 
 #: Where a tag is looked for first: among so many of the newest ids, then among so many. A bitmap leaves out what is
 #: older by the ranges of ids alone. Behind the last is what is rare or old: all that has the tag is read.
-SPANS = (20_000, 200_000)
+SPANS = (50_000, 500_000)
 
 _SEARCHED = tuple(f"t1.{name} ILIKE %s" for name in ("name", "key", "description", "api"))
 
