@@ -48,10 +48,11 @@ def newest(database: Database, select: str, wanted: Wanted, limit: int) -> list[
         if end is None:
             end = (database.execute_sql("SELECT max(id) FROM job").fetchone()[0] or 0) + 1
         for span in SPANS:
-            if span < end:
-                found = _rows(database, select, wanted, limit, *_ids(wanted, limit, span=(end - span, end)))
-                if len(found) == limit:
-                    return found
+            if span >= end:  # all there are
+                return _rows(database, select, wanted, limit, *_ids(wanted, limit))
+            found = _rows(database, select, wanted, limit, *_ids(wanted, limit, span=(end - span, end)))
+            if len(found) == limit:
+                return found
         # How far back the rest are, nobody knows, and a walk from the newest down might read all jobs.
         return _rows(database, select, wanted, limit, *_ids(wanted, limit, order="t1.id + 0"))
     return _rows(database, select, wanted, limit, *_ids(wanted, limit))
