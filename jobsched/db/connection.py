@@ -99,9 +99,16 @@ def _first(error: BaseException) -> BaseException:
     return first
 
 
-def session_options(application: str, statement_timeout: float, lock_timeout: float = 0.0) -> dict[str, Any]:
-    """Keyword arguments of psycopg.connect that every connection of ours shares. Times in seconds; 0: none."""
+def session_options(
+    application: str, statement_timeout: float, lock_timeout: float = 0.0, *, by_index: bool = False
+) -> dict[str, Any]:
+    """Keyword arguments of psycopg.connect that every connection of ours shares. Times in seconds; 0: none.
+
+    ``by_index``: never read a table from end to end. A plan that was made, and kept, while the table was nearly empty
+    would do so when it is full.
+    """
     milliseconds = int(statement_timeout * 1000)
+    plans = " -c enable_seqscan=off" if by_index else ""
     return {
         **_NETWORK,
         "application_name": f"jobsched-{application}",
@@ -109,7 +116,7 @@ def session_options(application: str, statement_timeout: float, lock_timeout: fl
         "client_encoding": "utf8",
         "options": (
             f"-c timezone=UTC -c statement_timeout={milliseconds} -c lock_timeout={int(lock_timeout * 1000)} "
-            "-c idle_in_transaction_session_timeout=10000 -c client_min_messages=warning -c jit=off"
+            f"-c idle_in_transaction_session_timeout=10000 -c client_min_messages=warning -c jit=off{plans}"
         ),
     }
 
@@ -118,7 +125,7 @@ class Link:
     """One connection that belongs to one loop. It connects when first used and again after it broke.
 
     ``on_connect`` runs on each new connection, before its first use (the check of the incarnation). ``waits``
-    waits for the server, where the loop does more than that.
+    waits for the server, where the loop does more than that. ``by_index`` as in ``session_options``.
     Not thread-safe, except ``close`` and ``cancel``.
     """
 
@@ -130,10 +137,11 @@ class Link:
         statement_timeout: float = 5.0,
         on_connect: Callable[[Cursor], None] | None = None,
         waits: Waits | None = None,
+        by_index: bool = False,
     ) -> None:
         self._url = url
         self._statement_timeout = statement_timeout
-        self._options = session_options(application, statement_timeout)
+        self._options = session_options(application, statement_timeout, by_index=by_index)
         self._on_connect = on_connect
         self._waits = waits
         self._connection: Session | None = None

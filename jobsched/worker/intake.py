@@ -51,7 +51,7 @@ class Intake:
         vault: Vault,
         strands: Strands,
     ) -> None:
-        self._link = Link(url, "worker-claim", on_connect=self._on_connect, waits=strands)
+        self._link = Link(url, "worker-claim", on_connect=self._on_connect, waits=strands, by_index=True)
         self._signers = Signers(self._link, vault)
         self._taking = taking
         self._seats = seats

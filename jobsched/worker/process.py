@@ -105,10 +105,8 @@ class Worker:
         metrics.seats_used.set_function(lambda: len(self._seats))
         self._identity = Identity()
         strands = Strands()
-        self._record_link, self._beat_link = (
-            Link(url, "worker-record", waits=strands),
-            Link(url, "worker-beat"),
-        )
+        self._record_link = Link(url, "worker-record", waits=strands, by_index=True)
+        self._beat_link = Link(url, "worker-beat")
         self._presence = RqPresence(
             name=name, pools=settings.pools, client=connect(), on_shutdown=on_shutdown
         )

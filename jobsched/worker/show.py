@@ -19,7 +19,7 @@ _MOST = 10_000
 
 #: Seconds for which entries are gathered. Most calls end before their start was shown, and need not be shown as
 #: started then: half of Redis' work for the picture. What RQ's tools show is so much older, and no more.
-_GATHER = 0.25
+_GATHER = 0.1
 
 #: States of ours in the words of RQ's registries. What was cancelled is over for RQ too.
 _OUTCOMES: dict[str, Outcome] = {

@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 from concurrent.futures import ThreadPoolExecutor
 
 from jobsched.client import Client
@@ -68,3 +69,12 @@ def test_a_run_is_over_only_when_nothing_more_will_fire(stand: Stand, client: Cl
     assert collect.is_over(stand)
     client.jobs.run(later["id"])
     assert not collect.is_over(stand)
+
+
+def test_a_process_that_stops_itself_ends_when_it_is_told_to() -> None:
+    # Armed to stand still at a fail point, it came there only after the fault had given up waiting for it.
+    with Cluster(apis=1, pollers=1, workers=1, concurrency=10) as cluster:
+        process = cluster.process("poller1")
+        assert process is not None
+        os.kill(process.pid, signal.SIGSTOP)
+        assert cluster.terminate("poller1", timeout=20) == "poller1.1"

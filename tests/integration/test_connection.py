@@ -36,6 +36,17 @@ def test_errors_mean_the_same_through_a_link_and_through_peewee(link, pool, stat
             way()
 
 
+def test_a_link_by_index_plans_for_a_full_table_while_it_is_empty(database_url):
+    wanted = "EXPLAIN SELECT * FROM execution WHERE id = ANY('{1,2,3}'::bigint[]) AND worker_id IS NULL"
+    for by_index in (False, True):
+        link = Link(database_url, "test", by_index=by_index)
+        link.execute("TRUNCATE execution")
+        link.execute("VACUUM ANALYZE execution")
+        plan = "\n".join(line for (line,) in link.execute(wanted))
+        assert ("Seq Scan" in plan) is not by_index, plan
+        link.close()
+
+
 def test_a_link_connects_again_after_its_session_was_ended(link, database_url):
     [(pid,)] = link.execute("SELECT pg_backend_pid()")
     other = Link(database_url, "other")

@@ -94,7 +94,10 @@ class Processes:
         return name
 
     def terminate(self, slot: str, timeout: float = 60.0) -> str:
-        """SIGTERM; returns the name of the process that has ended, once the next one is started."""
+        """SIGTERM; returns the name of the process that has ended, once the next one is started.
+
+        One that stops itself at a fail point meanwhile, later than anybody waited for it, ends as well.
+        """
         process, name = self._running(slot)
         signal_process(process.pid, signal.SIGTERM)
         self._await_other(slot, process, timeout)
@@ -192,6 +195,8 @@ class Processes:
         end = time.monotonic() + timeout
         while self._slots[slot].process in (None, process):
             assert time.monotonic() < end, f"{slot}: not restarted within {timeout:g} s"
+            if process.pid not in self._frozen and process.poll() is None:
+                signal_process(process.pid, signal.SIGCONT)
             self.closing.wait(_TICK)
 
 
