@@ -13,10 +13,16 @@ def sign(keys: Sequence[bytes]) -> Sign:
     The value of ``webhook-signature`` is one ``v1,<Base64>`` a key, spaces between.
     """
 
+    # What is the same in every signature is computed once: half of the cost of a short one.
+    begun = [hmac.new(key, digestmod="sha256") for key in keys]
+
+    def signature(started: "hmac.HMAC", content: bytes) -> str:
+        mine = started.copy()
+        mine.update(content)
+        return "v1," + b2a_base64(mine.digest(), newline=False).decode()
+
     def signatures(message_id: str, timestamp: int, body: bytes) -> str:
         content = b"%b.%d.%b" % (message_id.encode(), timestamp, body)
-        return " ".join(
-            "v1," + b2a_base64(hmac.digest(key, content, "sha256"), newline=False).decode() for key in keys
-        )
+        return " ".join([signature(started, content) for started in begun])
 
     return signatures
