@@ -13,9 +13,8 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def monotonic() -> float:
-    """Seconds on a clock that never jumps. Only differences mean something."""
-    return time.monotonic()
+#: Seconds on a clock that never jumps. Only differences mean something.
+monotonic = time.monotonic
 
 
 def rfc3339(instant: datetime) -> str:

@@ -202,10 +202,11 @@ class Recorder:
             fenced = [one.id for one in ended if one.id not in found]
             log.warning("outcomes_fenced", execution_ids=fenced[:20], count=len(fenced))
             metrics.fenced.inc(len(fenced))
-        _count(ended, recorded)
+        states = Counter([one.state for one in recorded])
+        _count(states, ended, recorded)
         self.journal.ended(ended, recorded, self._seats)
-        self.succeeded += sum(one.state == "succeeded" for one in recorded)
-        self.failed += sum(one.state == "failed" for one in recorded)
+        self.succeeded += states["succeeded"]
+        self.failed += states["failed"]
         queues = {}
         for one in ended:
             seat = self._seats.get(one.id)
@@ -226,11 +227,14 @@ class Recorder:
             metrics.push_failures.inc()
 
 
-def _count(ended: list[Ended], recorded: list[Recorded]) -> None:
+def _count(states: Counter[str], ended: list[Ended], recorded: list[Recorded]) -> None:
     """Attempts that are recorded, by outcome, and how long the calls among them took."""
-    codes = {one.id: one.error_code or "none" for one in ended}
-    for outcome, count in Counter([(one.state, codes[one.id]) for one in recorded]).items():
-        _attempts(*outcome).inc(count)
+    if states.keys() == {"succeeded"}:
+        _attempts("succeeded", "none").inc(len(recorded))
+    else:
+        codes = {one.id: one.error_code or "none" for one in ended}
+        for outcome, count in Counter([(one.state, codes[one.id]) for one in recorded]).items():
+            _attempts(*outcome).inc(count)
     metrics.attempt_duration.observe_all(
-        one.duration_ms / 1000 for one in ended if one.duration_ms is not None
+        [one.duration_ms / 1000 for one in ended if one.duration_ms is not None]
     )
