@@ -110,7 +110,8 @@ def fire(stand: Stand, count: int) -> dict[str, float]:
         seconds, cpu = time.monotonic() - began, time.thread_time() - cpu
     finally:
         link.close()
-    assert fired == count, f"{fired} of {count} were fired"
+    # Of a million other jobs one or another comes due meanwhile.
+    assert count <= fired <= count * 1.001, f"{fired} of {count} were fired"
     _empty_queues(stand)
     return {"per_second": fired / seconds, "cpu_us": 1e6 * cpu / fired}
 
