@@ -1,5 +1,6 @@
 """New rules of time zones meet stored slots: real rows, and zone files that the test makes."""
 
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -292,6 +293,5 @@ def test_a_damaged_row_holds_up_no_other(now, link, jobs, database_url, trees, d
 
 
 def test_the_column_is_new_and_says_at_first_that_nothing_is_known(fresh_database_url):
-    link = Link(fresh_database_url, "test")
-    assert (expected()[-1], applied(link)) == ("0006_reads", None)
-    link.close()
+    with closing(Link(fresh_database_url, "test")) as link:
+        assert (expected()[-1], applied(link)) == ("0007_spans", None)
