@@ -20,7 +20,7 @@ class Seat(NamedTuple):
 
 
 class Seats:
-    """Thread-safe. ``changed`` is notified whenever a seat becomes free."""
+    """Thread-safe. ``changed`` is notified whenever a seat becomes free, for who waits on another thread."""
 
     def __init__(self, concurrency: int) -> None:
         self.concurrency = concurrency

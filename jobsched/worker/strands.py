@@ -114,6 +114,7 @@ class Strand:
         self._strands = strands
         self._run = run
         self._over = threading.Event()
+        # Held here, for a greenlet that nobody holds is ended where it stands.
         self._greenlet: greenlet | None = None
         self._beside: SimpleQueue[Callable[[], None] | None] | None = None
 
