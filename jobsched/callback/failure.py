@@ -1,4 +1,4 @@
-"""Turns libcurl's error numbers into ours: what to call it, what to tell the user, and whether anything left.
+"""What ends a call without an answer, in our terms: what to call it, what to tell the user, whether anything left.
 
 Only resolve, connect and TLS errors are certain to have happened before the request. Everything else may have
 reached the target, 55, 56 and 65 (sending, receiving, rewinding) in particular: their end is unknown.
@@ -9,6 +9,8 @@ import os
 from dataclasses import dataclass
 
 import pycurl
+
+from jobsched.callback.reply import CUT_IN_BODY, NO_ANSWER
 
 _CONNECT = frozenset({pycurl.E_COULDNT_CONNECT, pycurl.E_COULDNT_RESOLVE_PROXY, 97})  # 97: E_PROXY
 _TLS = frozenset(
@@ -24,11 +26,13 @@ _TLS = frozenset(
 )
 NO_DESCRIPTORS = "This worker has no file descriptors left to open a connection with."
 OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+SEND_BROKE = "The connection broke while the request was sent."
+RECEIVE_BROKE = "The connection broke before the answer was complete."
 _SENTENCES = {
-    pycurl.E_GOT_NOTHING: "The target closed the connection without answering.",
-    pycurl.E_PARTIAL_FILE: "The answer was cut off inside its body.",
-    pycurl.E_SEND_ERROR: "The connection broke while the request was sent.",
-    pycurl.E_RECV_ERROR: "The connection broke before the answer was complete.",
+    pycurl.E_GOT_NOTHING: NO_ANSWER,
+    pycurl.E_PARTIAL_FILE: CUT_IN_BODY,
+    pycurl.E_SEND_ERROR: SEND_BROKE,
+    pycurl.E_RECV_ERROR: RECEIVE_BROKE,
     pycurl.E_SEND_FAIL_REWIND: "The target closed the connection while the request was under way.",
 }
 
@@ -60,6 +64,21 @@ def out_of_descriptors() -> bool:
     return False
 
 
+def no_connection(host: str, port: int, reason: int) -> Failure:
+    """``reason`` is the system's error number, 0 if none."""
+    if reason in OUT_OF_DESCRIPTORS:
+        return for_want_of_descriptors()
+    why = os.strerror(reason) if reason else "the host cannot be reached"
+    return Failure("connect_failed", f"No connection to {host} port {port}: {why}.", True)
+
+
+def cannot_open(error: OSError) -> Failure:
+    """There is no socket to be had."""
+    if error.errno in OUT_OF_DESCRIPTORS:
+        return for_want_of_descriptors()
+    return Failure("connect_failed", f"This worker cannot open a socket: {error.strerror}.", True)
+
+
 def classify(number: int, detail: str, *, reason: int, host: str, port: int) -> Failure:
     """The failure behind libcurl's ``number`` and its own words ``detail``; a timeout is not judged here.
 
@@ -70,8 +89,7 @@ def classify(number: int, detail: str, *, reason: int, host: str, port: int) -> 
     if reason in OUT_OF_DESCRIPTORS and number in _CONNECT | _TLS:
         return for_want_of_descriptors()
     if number in _CONNECT:
-        why = os.strerror(reason) if reason else "the host cannot be reached"
-        return Failure("connect_failed", f"No connection to {host} port {port}: {why}.", True)
+        return no_connection(host, port, reason)
     if number in _TLS:
         return Failure("tls_failed", f"TLS with {host} failed: {_sentence(detail)}", True)
     # CURLE_UNSUPPORTED_PROTOCOL also stands for an HTTP/0.9 answer.

@@ -7,6 +7,12 @@ has closed fails a call after it was sent, with an unknown end.
 import select
 from collections.abc import Callable
 
+# A connection idle for 2 s is not used again: targets close theirs after 2 s (gunicorn), 5 s (node) and more,
+# and a request that crosses such a close has an unknown end. A lifetime bounds how long a busy one ignores
+# that its name has moved to other addresses.
+MAX_IDLE_SECONDS = 1
+MAX_LIFETIME_SECONDS = 60
+
 Path = tuple[str, str, int, int]
 """The target's address, ours, the target's port, ours: no two connections that are open share all four."""
 

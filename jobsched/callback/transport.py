@@ -1,11 +1,12 @@
-"""The transport: thousands of calls at once from one thread, by one libcurl multi handle on epoll.
+"""The transport: thousands of calls at once from one thread, on one epoll.
 
-Everything that libcurl would decide by itself is taken from it where that has been seen to go wrong: name
-lookups (a pool of our own), redirects, repeats on dying connections, proxies from the environment, waiting
-(``socket_action`` on epoll), and what counts as a complete answer.
+Each hop of a call is carried by libcurl (``handle``) or, in plain HTTP, over connections of our own (``wire``). What
+decides where calls go and how they end is here and in ``flight``, the same for both: name lookups (a pool of our own),
+the guard, redirects, deadlines. What libcurl would decide by itself is taken from it where that has been seen to go
+wrong: repeats on dying connections, proxies from the environment, waiting (``socket_action`` on epoll), and what
+counts as a complete answer.
 
-Its owner calls ``start``, ``turn`` and ``listen`` from one thread; only ``wake`` is for others. A handle is attached to
-libcurl from ``arm`` until its call lands, and then goes back to the free list.
+Its owner calls ``start``, ``turn`` and ``listen`` from one thread; only ``wake`` is for others.
 """
 
 import ssl
@@ -23,10 +24,12 @@ import pycurl
 from jobsched.callback.failure import NO_DESCRIPTORS, Failure, for_want_of_descriptors
 from jobsched.callback.flight import Flight
 from jobsched.callback.guard import Guard
+from jobsched.callback.handle import Handle
 from jobsched.callback.kept import Kept
 from jobsched.callback.loop import Ready, Waker, best_watch
 from jobsched.callback.model import Call, Result
 from jobsched.callback.resolver import Addresses, Answer, Resolver
+from jobsched.callback.wire import Wire
 from jobsched.clock import monotonic
 from jobsched.domain.targets import TargetUrl, parse_url
 
@@ -42,7 +45,8 @@ class Transport:
     ``concurrency`` bounds the connections that are kept, not the calls: the caller's seats do that. Soft
     descriptor limits are the caller's business too: up to two a call. ``capture_bytes`` of an answer are kept,
     reading stops after ``read_limit`` bytes. With a ``proxy``, names are left to it to resolve and only
-    literal addresses are guarded here. ``ca_bundle`` is a PEM file; by default the system's.
+    literal addresses are guarded here. ``ca_bundle`` is a PEM file; by default the system's. ``own_wire``: carry plain
+    HTTP without libcurl.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class Transport:
         read_limit: int = 1_048_576,
         proxy: str | None = None,
         ca_bundle: str | None = None,
+        own_wire: bool = True,
     ) -> None:
         self._guard = guard
         self._resolver = resolver
@@ -68,7 +73,7 @@ class Transport:
             (pycurl.CAINFO, ca_bundle or _system_ca_bundle()),
         )
         self._flights: dict[int, Flight] = {}
-        self._free: list[Flight] = []
+        self._free: list[Handle] = []
         self._ended: list[Result] = []
         self._waiting: list[tuple[float, int, int]] = []
         self._resolved: deque[tuple[Flight, int, Answer]] = deque()
@@ -80,6 +85,16 @@ class Transport:
         self._roused = False
         self._listeners: dict[int, Callable[[int], None]] = {}
         self.listen(self._waker.fd, 1, self._woken)
+        self._own_wire = own_wire and not self._proxied
+        self._wire = Wire(
+            self,
+            clock=monotonic,
+            check=guard.check_address,
+            on_end=self._go_on,
+            capture_bytes=capture_bytes,
+            read_limit=read_limit,
+            most_kept=concurrency,
+        )
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch.on_socket)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
@@ -98,9 +113,8 @@ class Transport:
         """
         if call.execution_id in self._flights:
             raise ValueError(f"execution {call.execution_id} is already in flight")
-        flight = self._free.pop() if self._free else self._new_flight()
         now = monotonic()
-        flight.begin(call, now)
+        flight = Flight(call, now)
         self._flights[call.execution_id] = flight
         self._approach(flight, now)
 
@@ -109,7 +123,8 @@ class Transport:
         flight = self._flights.get(execution_id)
         if flight is None:
             return False
-        self._end(flight, flight.abandoned(error_code, message, monotonic()))
+        sent = flight.carrier is not None and flight.carrier.drop(flight)
+        self._end(flight, flight.result(Failure(error_code, message, not sent), monotonic()))
         return True
 
     def turn(self, timeout: float) -> list[Result]:
@@ -159,13 +174,14 @@ class Transport:
 
     def close(self) -> None:
         """Drop all calls without a Result and give the descriptors back. The resolver stays its owner's."""
-        for flight in [*self._flights.values(), *self._free]:
-            if flight.attached:
-                self._multi.remove_handle(flight.curl)
-                flight.attached = False
-            flight.close()
+        for flight in self._flights.values():
+            if flight.carrier is not None:
+                flight.carrier.drop(flight)
+        for handle in self._free:
+            handle.close()
         self._flights.clear()
         self._free.clear()
+        self._wire.close()
         self._multi.close()
         self._watch.close()
         self._waker.close()
@@ -181,14 +197,14 @@ class Transport:
             if reason := self._guard.check_address(target.host):
                 self._end(flight, flight.result(Failure("target_refused", reason, True), now))
             else:
-                self._launch(flight, target, None, now)
+                self._launch(flight, target, (target.host,), None, now)
         elif self._proxied:
-            self._launch(flight, target, None, now)
+            self._launch(flight, target, (), None, now)
         elif (addresses := self._resolver.cached(target.host)) is not None:
             self._launch_to(flight, target, addresses, now)
         else:
-            heappush(self._waiting, (flight.deadline, flight.call.execution_id, flight.serial))
-            self._resolver.resolve(target.host, target.port, partial(self._on_answer, flight, flight.serial))
+            heappush(self._waiting, (flight.deadline, flight.call.execution_id, flight.hop))
+            self._resolver.resolve(target.host, target.port, partial(self._on_answer, flight, flight.hop))
 
     def _launch_to(self, flight: Flight, target: TargetUrl, addresses: Addresses, now: float) -> None:
         known = self._pins.get((target.host, target.port))
@@ -198,7 +214,7 @@ class Transport:
         if isinstance(pin, str):
             self._end(flight, flight.result(Failure("target_refused", pin, True), now))
         else:
-            self._launch(flight, target, pin, now)
+            self._launch(flight, target, addresses, pin, now)
 
     def _remember_pin(self, target: TargetUrl, addresses: Addresses) -> tuple[Addresses, list[str] | str]:
         """The name's entry for libcurl, or why it is refused: one bad address among several is enough."""
@@ -215,32 +231,45 @@ class Transport:
         known = self._pins[target.host, target.port] = (addresses, pin)
         return known
 
-    def _launch(self, flight: Flight, target: TargetUrl, pin: list[str] | None, now: float) -> None:
+    def _launch(
+        self, flight: Flight, target: TargetUrl, addresses: Addresses, pin: list[str] | None, now: float
+    ) -> None:
+        """Send the present hop to one of ``addresses``, all of which have been checked."""
         if now >= flight.deadline:
             self._end(flight, flight.timed_out(flight.redirects > 0, now))
             return
+        flight.aim(target, now)
         try:
-            flight.arm(target, pin, now)
+            if self._own_wire and target.scheme == "http" and len(addresses) == 1:
+                self._wire.launch(flight, target, addresses[0])
+            else:
+                self._launch_by_libcurl(flight, target, pin, now)
         except (ValueError, pycurl.error):
             # The API refuses such jobs; a row that got past it must not hold up the others.
             message = "The request cannot be built: a header or the URL has characters that cannot be sent."
             self._end(flight, flight.result(Failure("invalid_job", message, True), now))
-            return
-        flight.attached = True
-        self._multi.add_handle(flight.curl)
 
-    def _on_answer(self, flight: Flight, serial: int, answer: Answer) -> None:
+    def _launch_by_libcurl(
+        self, flight: Flight, target: TargetUrl, pin: list[str] | None, now: float
+    ) -> None:
+        handle = self._free.pop() if self._free else self._new_handle()
+        try:
+            handle.launch(flight, target, pin, now)
+        except (ValueError, pycurl.error):
+            self._free.append(handle)
+            raise
+
+    def _on_answer(self, flight: Flight, hop: int, answer: Answer) -> None:
         """Called in a thread of the resolver."""
-        self._resolved.append((flight, serial, answer))
+        self._resolved.append((flight, hop, answer))
         self._waker.wake()
 
     def _admit(self) -> None:
         """Launch the calls whose names have been looked up."""
         while self._resolved:
-            flight, serial, answer = self._resolved.popleft()
-            if flight.serial != serial or flight.waiting_since is None:
-                # The call ended while it waited; the flight may carry another by now.
-                continue
+            flight, hop, answer = self._resolved.popleft()
+            if flight.hop != hop or flight.waiting_since is None:
+                continue  # the call ended while it waited
             now = monotonic()
             if answer == NO_DESCRIPTORS:
                 self._end(flight, flight.result(for_want_of_descriptors(), now))
@@ -253,14 +282,20 @@ class Transport:
         """End lookups that are out of time and let libcurl do what is due; True if it did anything."""
         now = monotonic()
         while self._waiting and self._waiting[0][0] <= now:
-            _, execution_id, serial = heappop(self._waiting)
+            _, execution_id, hop = heappop(self._waiting)
             flight = self._flights.get(execution_id)
-            if flight is not None and flight.serial == serial and flight.waiting_since is not None:
+            if flight is not None and flight.hop == hop and flight.waiting_since is not None:
                 self._end(flight, flight.timed_out(flight.redirects > 0, now))
-        if self._timer_due > now:
+        sends = self._wire.waiting
+        if self._timer_due > now and self._wire.due > now and not sends:
             return False
         # What is sent now may go out on kept connections. Which of them have been closed, one look tells for all.
         self._act_on(self._watch.wait(0))
+        if sends:
+            self._wire.flush(now)
+        self._wire.run_timers(now)
+        if self._timer_due > now:
+            return True
         # First forgotten, then run: libcurl calls _on_timer with the next one while it runs.
         self._timer_due = inf
         self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
@@ -273,48 +308,47 @@ class Transport:
         self._timer_due = inf if milliseconds < 0 else monotonic() + milliseconds / 1000
 
     def _nap(self, timeout: float) -> float:
-        if self._ended or self._roused:
+        if self._ended or self._roused or self._wire.waiting:
             return 0.0
-        due = min(self._timer_due, self._waiting[0][0] if self._waiting else inf)
+        due = min(self._timer_due, self._wire.due, self._waiting[0][0] if self._waiting else inf)
         return max(0.0, min(timeout, due - monotonic()))
 
     def _collect(self) -> None:
         _, succeeded, failed = self._multi.info_read()
         for curl in succeeded:
-            self._land(curl.flight, 0, "")
+            self._land(curl.handle, 0, "")
         for curl, number, detail in failed:
-            self._land(curl.flight, number, detail)
+            self._land(curl.handle, number, detail)
 
-    def _land(self, flight: Flight, number: int, detail: str) -> None:
-        now = monotonic()
-        result = flight.land(number, detail, now)
+    def _land(self, handle: Handle, number: int, detail: str) -> None:
+        now, flight = monotonic(), handle.flight
+        result = handle.land(number, detail, now)
+        handle.detach()
+        self._go_on(flight, result, now)
+
+    def _go_on(self, flight: Flight, result: Result | None, now: float) -> None:
+        """A hop has ended by itself: so has its call, or the flight's next request is sent."""
         if result is not None:
             self._end(flight, result)
             return
-        self._detach(flight)
         flight.enter_hop(now)
         self._approach(flight, now)
 
     def _end(self, flight: Flight, result: Result) -> None:
-        self._detach(flight)
-        # A lookup that comes later finds another serial.
-        flight.serial += 1
+        """The call is over. Nothing carries it any more."""
+        flight.hop += 1  # a lookup that comes later finds another
         del self._flights[flight.call.execution_id]
-        self._free.append(flight)
         self._ended.append(result)
 
-    def _detach(self, flight: Flight) -> None:
-        if flight.attached:
-            self._multi.remove_handle(flight.curl)
-            flight.attached = False
-
-    def _new_flight(self) -> Flight:
-        return Flight(
+    def _new_handle(self) -> Handle:
+        return Handle(
+            self._multi,
             # Behind a proxy every socket leads to it; the operator chose it, and it guards what lies beyond.
             check=_allow_all if self._proxied else self._guard.check_address,
             fixed=self._fixed,
             kept=self._kept,
             on_socket_opened=self._watch.opened,
+            on_detached=self._free.append,
             capture_bytes=self._capture_bytes,
             read_limit=self._read_limit,
         )

@@ -103,14 +103,16 @@ class TargetUrl:
     """Path and query, starting with ``/``, percent-encoded to ASCII."""
     address: Address | None
     """The host as an address, where it is one in any spelling."""
+    authority: str = field(init=False, compare=False)
+    """Host and port as a Host header has them: a literal IPv6 in brackets, no usual port."""
     text: str = field(init=False, compare=False)
     """The whole URL again, without a fragment and a usual port."""
 
     def __post_init__(self) -> None:
         host = f"[{self.host}]" if isinstance(self.address, IPv6Address) else self.host
         usual = self.port == (443 if self.scheme == "https" else 80)
-        text = f"{self.scheme}://{host}{'' if usual else f':{self.port}'}{self.rest}"
-        object.__setattr__(self, "text", text)
+        object.__setattr__(self, "authority", host if usual else f"{host}:{self.port}")
+        object.__setattr__(self, "text", f"{self.scheme}://{self.authority}{self.rest}")
 
     @property
     def origin(self) -> tuple[str, str, int]:

@@ -5,6 +5,7 @@ import pytest
 from jobsched.db.connection import Link
 from jobsched.queue.broker import Broker
 from jobsched.queue.connection import connect
+from tests.integration import transports
 
 
 @pytest.fixture
@@ -22,3 +23,9 @@ def broker(redis_url: str) -> Iterator[Broker]:
     client.flushall()
     yield Broker(client)
     client.close()
+
+
+@pytest.fixture(params=["wire", "libcurl"])
+def both_carriers(request, monkeypatch):
+    """Once with connections of the transport's own for plain HTTP, and once with libcurl for everything."""
+    monkeypatch.setattr(transports, "own_wire", request.param == "wire")

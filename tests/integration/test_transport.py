@@ -8,6 +8,8 @@ from jobsched.callback import Transport
 from jobsched.testing.target import Target
 from tests.integration.transports import call, open_transport, raw, run, send, serving
 
+pytestmark = pytest.mark.usefixtures("both_carriers")
+
 
 @pytest.fixture(scope="module")
 def target():

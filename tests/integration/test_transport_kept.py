@@ -22,6 +22,9 @@ _CLOSES = raw(_OK)
 _CUT = "/cut-headers"
 
 
+pytestmark = pytest.mark.usefixtures("both_carriers")
+
+
 @pytest.fixture(scope="module")
 def target():
     with Target() as running:

@@ -16,6 +16,8 @@ from jobsched.domain.outcome import Ending, Policy, judge
 from jobsched.testing.target import Target
 from tests.integration.transports import call, drain, open_transport, run, send
 
+pytestmark = pytest.mark.usefixtures("both_carriers")
+
 
 @pytest.fixture(scope="module")
 def target():

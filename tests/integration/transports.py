@@ -27,7 +27,12 @@ def call(url: str, method: str = "POST", body: bytes | None = b"{}", **given) ->
     return Call(execution_id=next(_ids), attempt=1, method=method, url=url, body=body, **(values | given))
 
 
+#: Whether the transports of a test carry plain HTTP by themselves: see the fixture ``both_carriers``.
+own_wire = True
+
+
 def open_transport(guard: Guard = LOOPBACK, resolver: Resolver | None = None, **given) -> Transport:
+    given = {"own_wire": own_wire} | given
     return Transport(concurrency=100, guard=guard, resolver=resolver or Resolver(threads=4), **given)
 
 
