@@ -24,8 +24,8 @@ from bench.target import NginxTarget
 from bench.watch import largest, until
 
 SIDES: tuple[Side, ...] = (
-    ours.side("jobsched", "jobsched, one process", processes=1, concurrencies=(128, 256, 512)),
-    ours.side("jobsched-2", "jobsched, two processes", processes=2, concurrencies=(256,)),
+    ours.side("jobsched", "jobsched, one process", processes=1, concurrencies=(128, 256, 512, 1024)),
+    ours.side("jobsched-2", "jobsched, two processes", processes=2, concurrencies=(512,)),
     *peers.SIDES,
 )
 
