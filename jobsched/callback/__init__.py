@@ -1,8 +1,8 @@
 """Callbacks: how one HTTP request is built, guarded, sent and judged to be complete.
 
 ``request`` builds a Call (pure), ``Transport`` sends many of them at once from one thread, ``Guard`` decides
-which addresses may be dialled, ``Resolver`` looks names up. The only package that calls targets, and that knows libcurl,
-which is loaded when it is asked for: the API takes the guard from here, and does without.
+which addresses may be dialled, ``Resolver`` looks names up. The only package that calls targets, and that knows
+libcurl, which is loaded when it is asked for: the API takes the guard from here, and does without.
 """
 
 from importlib import import_module

@@ -43,7 +43,7 @@ def _read(lines: tuple[bytes, ...]) -> Headers | None:
         if line[0] in b" \t" and headers:
             # A folded line continues the value before it (RFC 9112, section 5.2).
             name, value = headers[-1]
-            headers[-1] = (name, f"{value} {_clean(line.decode('latin-1'))}")
+            headers[-1] = (name, f"{value} {_clean(line.decode('latin-1'))}".strip())
         elif len(line) <= _SHORT:
             headers.append(_known_field(line))
         else:

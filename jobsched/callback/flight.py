@@ -4,6 +4,7 @@ Its hops are carried by libcurl (``handle``) or, where a target speaks plain HTT
 """
 
 from dataclasses import replace
+from itertools import count
 from typing import Protocol
 
 from jobsched.callback.answer import Headers
@@ -13,6 +14,10 @@ from jobsched.callback.redirect import MAX_REDIRECTS, Request, location_of, next
 from jobsched.domain.targets import TargetUrl
 
 _TOO_MANY = Failure("protocol_error", f"The target redirected more than {MAX_REDIRECTS} times.", False)
+
+
+#: Hops are numbered, those of all calls, so that what comes late is known as late.
+_numbers = count(1)
 
 
 class Carrier(Protocol):
@@ -55,8 +60,6 @@ class Flight:
         self.started = now
         self.deadline = now + call.timeout_seconds
         self.redirects = 0
-        self.hop = 0
-        """Grows with each hop and at the end, so that a late answer of the resolver is known as one."""
         self.fresh = False
         """This hop goes out on a new connection: the kept one it was to go out on was dead."""
         self.sent_before = False
@@ -65,7 +68,8 @@ class Flight:
 
     def enter_hop(self, now: float) -> None:
         """Forget the answer of the hop before; ``request`` is what the next one sends."""
-        self.hop += 1
+        self.hop = next(_numbers)
+        """No other hop has the same."""
         self.carrier: Carrier | None = None
         self.target: TargetUrl | None = None
         self.waiting_since: float | None = now

@@ -36,8 +36,8 @@ class Watch(Protocol):
     def unlisten(self, fd: int) -> None:
         """No longer wait for such a socket."""
 
-    def wait(self, timeout: float) -> Ready:
-        """What is ready, after at most ``timeout`` seconds."""
+    def wait(self, timeout: float, *, everything: bool = False) -> Ready:
+        """What is ready, after at most ``timeout`` seconds: as much as a turn can bear, or ``everything``."""
 
     def is_silent(self, fd: int) -> bool:
         """True if ``fd``, on which nothing is under way, had not said anything at the last wait. False: not known."""
@@ -105,10 +105,11 @@ class EpollWatch:
         with suppress(OSError):  # closed meanwhile
             self._epoll.unregister(fd)
 
-    def wait(self, timeout: float) -> Ready:
+    def wait(self, timeout: float, *, everything: bool = False) -> Ready:
         bits, watched = self._bits, self._watched
+        most = max(_EVENTS_A_TURN, len(watched) + len(self._parked)) if everything else _EVENTS_A_TURN
         ready = []
-        for fd, mask in self._epoll.poll(timeout, _EVENTS_A_TURN):
+        for fd, mask in self._epoll.poll(timeout, most):
             if fd in watched:
                 ready.append((fd, bits[mask & 31]))
             else:
@@ -173,7 +174,7 @@ class PortableWatch:
         else:
             self._selector.register(fd, interest)
 
-    def wait(self, timeout: float) -> Ready:
+    def wait(self, timeout: float, *, everything: bool = False) -> Ready:
         return [
             (
                 key.fd,

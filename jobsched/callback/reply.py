@@ -14,8 +14,11 @@ from jobsched.callback.answer import MAX_HEAD_BYTES, Headers, header, read_head
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _BEGIN = b"HTTP/1."
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-9][0-9][0-9])(?:[ \r\n])")
-_LENGTH = re.compile(r"[0-9]{1,18}")
-_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
+#: A field, or the continuation of the one before (sections 5 and 5.2). What two readers would read differently (a name
+#: without a colon, a blank before it, a bare CR) may hide where an answer ends, and is refused.
+_FIELD = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:|[ \t])[^\r\0]*\r?")
+_LENGTH = re.compile(r"0*[0-9]{1,18}")
+_CHUNK_SIZE = re.compile(rb"0*[0-9A-Fa-f]{1,15}")
 _CHUNK_LINE_BYTES = 4096
 _SHORT = 1024
 _WITHOUT_BODY = frozenset({204, 304})
@@ -28,6 +31,7 @@ class NotHttp(Exception):
 CUT_IN_HEAD = "The answer was cut off inside its headers, or they are no HTTP."
 CUT_IN_BODY = "The answer was cut off inside its body."
 NO_ANSWER = "The target closed the connection without answering."
+_OVERHEAD = "The answer is not valid HTTP: there is more between its chunks than in them."
 HEAD_LARGE = f"The answer's headers are larger than {MAX_HEAD_BYTES // 1024} KiB."
 
 
@@ -54,12 +58,14 @@ class Reply:
         "_after_chunk",
         "_bodyless",
         "_capture",
+        "_captured",
         "_chunks_over",
         "_left",
         "_limit",
+        "_looked",
+        "_parts",
         "_pending",
         "_skipped",
-        "body",
         "head",
         "received",
         "reusable",
@@ -67,14 +73,16 @@ class Reply:
 
     def __init__(self, *, bodyless: bool, capture: int, limit: int) -> None:
         self.head: Head | None = None
-        self.body = b""
         self.received = 0
         self.reusable = False
         """The connection is as it was before the request."""
         self._bodyless = bodyless
         self._capture = capture
         self._limit = limit
+        self._parts: list[bytes] = []
+        self._captured = 0
         self._pending = b""
+        self._looked = 0
         self._skipped = 0
         self._left = 0
         self._after_chunk = self._chunks_over = False
@@ -83,6 +91,11 @@ class Reply:
     def begun(self) -> bool:
         """Whether anything of it has come."""
         return self.head is not None or bool(self._pending) or self._skipped > 0
+
+    @property
+    def body(self) -> bytes:
+        """What is kept of the body."""
+        return b"".join(self._parts)
 
     def feed(self, data: bytes) -> bool:
         """Take what has come; whether the answer is complete."""
@@ -123,12 +136,15 @@ class Reply:
         while True:
             if not (data.startswith(_BEGIN) or _BEGIN.startswith(data)):
                 raise NotHttp(CUT_IN_HEAD)
-            blank = _BLANK_LINE.search(data)
+            # From where the last look ended, but for a line's end: a head may come byte by byte.
+            blank = _BLANK_LINE.search(data, max(0, self._looked - 2))
             if self._skipped + (len(data) if blank is None else blank.end()) > MAX_HEAD_BYTES:
                 raise NotHttp(HEAD_LARGE)
             if blank is None:
                 self._pending = data
+                self._looked = len(data)
                 return None, b""
+            self._looked = 0
             text, data = data[: blank.start() + 1], data[blank.end() :]
             head = _known(text, self._bodyless) if len(text) <= _SHORT else _read(text, self._bodyless)
             if head.status >= 200 or head.status == 101:
@@ -137,9 +153,10 @@ class Reply:
             self._skipped += len(text)
 
     def _take(self, data: bytes) -> None:
-        room = self._capture - len(self.body)
+        room = self._capture - self._captured
         if room > 0 and data:
-            self.body = self.body + data[:room] if self.body else data[:room]
+            self._parts.append(data[:room])
+            self._captured += len(self._parts[-1])
         self.received += len(data)
 
     def _feed_chunks(self, data: bytes) -> bool:
@@ -167,6 +184,9 @@ class Reply:
                 return False
             line = data[at:end].rstrip(b"\r")
             at = end + 1
+            self._skipped += len(line)
+            if self._skipped > MAX_HEAD_BYTES + self.received:
+                raise NotHttp(_OVERHEAD)
             if self._after_chunk:
                 if line:
                     raise NotHttp("The answer is not valid HTTP: a chunk is longer than it says.")
@@ -175,11 +195,8 @@ class Reply:
                 if not line:
                     self.reusable = at == len(data) and not self.head.closes
                     return True
-                self._skipped += len(line)
-                if self._skipped > MAX_HEAD_BYTES:
-                    raise NotHttp(HEAD_LARGE)
             else:
-                size = line.partition(b";")[0].strip(b" \t")
+                size = line.partition(b";")[0].rstrip(b" \t")
                 if not _CHUNK_SIZE.fullmatch(size):
                     raise NotHttp("The answer is not valid HTTP: a chunk does not begin with its size.")
                 self._left = int(size, 16)
@@ -188,20 +205,24 @@ class Reply:
 
 def _read(text: bytes, bodyless: bool) -> Head:
     status_line = _STATUS.match(text)
-    if status_line is None or b"\0" in text:
+    first, *fields = text.split(b"\n")[:-1]
+    if status_line is None or b"\0" in first:
         raise NotHttp(CUT_IN_HEAD)
-    headers = read_head([line + b"\n" for line in text.split(b"\n")[:-1]] + [b"\n"])
+    if not all(map(_FIELD.fullmatch, fields)):
+        raise NotHttp("The answer is not valid HTTP: one of its headers is not of the form 'name: value'.")
+    headers = read_head([first + b"\n", *(line + b"\n" for line in fields), b"\n"])
     if headers is None:
         raise NotHttp(CUT_IN_HEAD)
     status = int(status_line[1])
     closes = _closes(text, headers) or status == 101
     if bodyless or status < 200 or status in _WITHOUT_BODY:
         return Head(status, headers, 0, False, closes)
-    coding = ",".join(value for name, value in headers if name.lower() == "transfer-encoding")
-    if coding:
-        # It overrides a length, which then may be an attack on somebody between (section 6.3).
-        chunked = coding.rpartition(",")[2].strip().lower() == "chunked"
-        return Head(status, headers, None, chunked, closes or header(headers, "content-length") is not None)
+    if codings := _listed(headers, "transfer-encoding"):
+        if codings != ["chunked"]:
+            raise NotHttp("The answer is not valid HTTP: nobody has asked for its Transfer-Encoding.")
+        # It overrides a length, which then may be an attack on somebody between; as may it in HTTP/1.0 (section 6.1).
+        doubtful = text.startswith(b"HTTP/1.0") or header(headers, "content-length") is not None
+        return Head(status, headers, None, True, closes or doubtful)
     return Head(status, headers, _length(headers), False, closes)
 
 
@@ -210,8 +231,7 @@ _known = lru_cache(maxsize=512)(_read)
 
 
 def _closes(text: bytes, headers: Headers) -> bool:
-    said = ",".join(value for name, value in headers if name.lower() == "connection").lower()
-    options = {option.strip() for option in said.split(",")}
+    options = _listed(headers, "connection")
     return "close" in options or (text.startswith(b"HTTP/1.0") and "keep-alive" not in options)
 
 
@@ -225,3 +245,9 @@ def _length(headers: Headers) -> int | None:
     if lengths or not _LENGTH.fullmatch(length):
         raise NotHttp("The answer is not valid HTTP: its Content-Length is no number, or more than one.")
     return int(length)
+
+
+def _listed(headers: Headers, name: str) -> list[str]:
+    """The members of all headers of ``name``, in lower case; empty ones do not count (RFC 9110, section 5.6.1)."""
+    said = ",".join(value for key, value in headers if key.lower() == name).lower()
+    return [member for part in said.split(",") if (member := part.strip())]

@@ -76,7 +76,7 @@ class Transport:
         self._free: list[Handle] = []
         self._ended: list[Result] = []
         self._waiting: list[tuple[float, int, int]] = []
-        self._resolved: deque[tuple[Flight, int, Answer]] = deque()
+        self._resolved: deque[tuple[int, int, Answer]] = deque()
         self._pins: dict[tuple[str, int], tuple[Addresses, list[str] | str]] = {}
         self._timer_due = inf
         self._waker = Waker()
@@ -203,8 +203,10 @@ class Transport:
         elif (addresses := self._resolver.cached(target.host)) is not None:
             self._launch_to(flight, target, addresses, now)
         else:
-            heappush(self._waiting, (flight.deadline, flight.call.execution_id, flight.hop))
-            self._resolver.resolve(target.host, target.port, partial(self._on_answer, flight, flight.hop))
+            execution = flight.call.execution_id
+            heappush(self._waiting, (flight.deadline, execution, flight.hop))
+            # Numbers, not the flight: a lookup that hangs must not hold the bodies of all who have waited for it.
+            self._resolver.resolve(target.host, target.port, partial(self._on_answer, execution, flight.hop))
 
     def _launch_to(self, flight: Flight, target: TargetUrl, addresses: Addresses, now: float) -> None:
         known = self._pins.get((target.host, target.port))
@@ -240,7 +242,9 @@ class Transport:
             return
         flight.aim(target, now)
         try:
-            if self._own_wire and target.scheme == "http" and len(addresses) == 1:
+            # An address with a zone (fe80::1%eth0) would be looked up again.
+            plain = target.scheme == "http" and len(addresses) == 1 and "%" not in addresses[0]
+            if self._own_wire and plain:
                 self._wire.launch(flight, target, addresses[0])
             else:
                 self._launch_by_libcurl(flight, target, pin, now)
@@ -259,16 +263,17 @@ class Transport:
             self._free.append(handle)
             raise
 
-    def _on_answer(self, flight: Flight, hop: int, answer: Answer) -> None:
+    def _on_answer(self, execution: int, hop: int, answer: Answer) -> None:
         """Called in a thread of the resolver."""
-        self._resolved.append((flight, hop, answer))
+        self._resolved.append((execution, hop, answer))
         self._waker.wake()
 
     def _admit(self) -> None:
         """Launch the calls whose names have been looked up."""
         while self._resolved:
-            flight, hop, answer = self._resolved.popleft()
-            if flight.hop != hop or flight.waiting_since is None:
+            execution, hop, answer = self._resolved.popleft()
+            flight = self._flights.get(execution)
+            if flight is None or flight.hop != hop or flight.waiting_since is None:
                 continue  # the call ended while it waited
             now = monotonic()
             if answer == NO_DESCRIPTORS:
@@ -290,7 +295,7 @@ class Transport:
         if self._timer_due > now and self._wire.due > now and not sends:
             return False
         # What is sent now may go out on kept connections. Which of them have been closed, one look tells for all.
-        self._act_on(self._watch.wait(0))
+        self._act_on(self._watch.wait(0, everything=True))
         if sends:
             self._wire.flush(now)
         self._wire.run_timers(now)
@@ -336,7 +341,6 @@ class Transport:
 
     def _end(self, flight: Flight, result: Result) -> None:
         """The call is over. Nothing carries it any more."""
-        flight.hop += 1  # a lookup that comes later finds another
         del self._flights[flight.call.execution_id]
         self._ended.append(result)
 

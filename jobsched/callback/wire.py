@@ -13,6 +13,7 @@ from math import inf
 from typing import Protocol
 
 from jobsched import metrics
+from jobsched.callback.connections import Connection, IdleConnections, Place
 from jobsched.callback.failure import (
     RECEIVE_BROKE,
     SEND_BROKE,
@@ -22,7 +23,6 @@ from jobsched.callback.failure import (
 )
 from jobsched.callback.flight import Flight
 from jobsched.callback.header_lines import request_head
-from jobsched.callback.kept import MAX_IDLE_SECONDS, MAX_LIFETIME_SECONDS
 from jobsched.callback.model import Result
 from jobsched.callback.reply import NotHttp, Reply
 from jobsched.domain.targets import TargetUrl
@@ -33,47 +33,12 @@ _READ_BYTES = 16_384
 #: Seconds by which a timeout may be late: with 20,000 calls that hang, a look at all deadlines takes a millisecond.
 _GRAIN = 0.01
 
-Place = tuple[str, str, int]
-"""Host, address and port: what calls must share to share a connection."""
-
 
 class Sockets(Protocol):
     """Who watches the sockets: jobsched.callback.transport.Transport."""
 
     def listen(self, fd: int, wanted: int, on_ready: Callable[[int], None]) -> None: ...
     def unlisten(self, fd: int) -> None: ...
-
-
-class _Connection:
-    """One connection, and the hop that it carries, if any."""
-
-    __slots__ = (
-        "began",
-        "connected",
-        "fd",
-        "flight",
-        "idle_since",
-        "opened_at",
-        "out",
-        "place",
-        "reply",
-        "sent",
-        "sock",
-        "until",
-        "used",
-    )
-
-    def __init__(self, sock: socket.socket, place: Place, now: float) -> None:
-        self.sock = sock
-        self.fd = sock.fileno()
-        self.place = place
-        self.opened_at = now
-        self.idle_since = now
-        self.connected = self.used = self.sent = False
-        self.flight: Flight | None = None
-        self.reply: Reply
-        self.out: bytes | memoryview = b""
-        self.began = self.until = now
 
 
 class Wire:
@@ -103,14 +68,12 @@ class Wire:
         self._read_limit = read_limit
         self._most_kept = most_kept
         self._queued: dict[int, tuple[Flight, Place, bytes]] = {}
-        self._busy: dict[int, _Connection] = {}
-        self._idle: dict[Place, list[_Connection]] = {}
-        self._kept = 0
-        # No later than the first of all deadlines, but for a grain. To keep them in order would cost each call more than
-        # to look at all of them now and then.
+        self._busy: dict[int, Connection] = {}
+        self._idle = IdleConnections(self._close)
+        # No later than the first of all deadlines, but for a grain. To keep them in order would cost each call more
+        # than to look at all of them now and then.
         self._look_at = inf
         self._no_look_before = 0.0
-        self._sweep_at = inf
 
     @property
     def waiting(self) -> bool:
@@ -120,7 +83,7 @@ class Wire:
     @property
     def due(self) -> float:
         """When ``run_timers`` wants to be called, on the monotonic clock."""
-        return min(self._look_at, self._sweep_at)
+        return min(self._look_at, self._idle.sweep_at)
 
     def launch(self, flight: Flight, target: TargetUrl, address: str) -> None:
         """Carry the present hop of ``flight``. Raises ValueError for what cannot be sent."""
@@ -135,7 +98,7 @@ class Wire:
         """Send what is queued."""
         queued, self._queued = self._queued, {}
         for flight, place, data in queued.values():
-            connection = None if flight.on_new_connection else self._take_idle(place, now)
+            connection = None if flight.on_new_connection else self._idle.take(place, now)
             if connection is None:
                 connection = self._open(flight, place, now)
                 if connection is None:
@@ -144,7 +107,7 @@ class Wire:
             else:
                 connection.until = flight.deadline
             connection.flight = flight
-            connection.sent = False
+            connection.sent = connection.answered = False
             connection.out = data
             connection.began = now
             self._busy[flight.call.execution_id] = connection
@@ -160,12 +123,8 @@ class Wire:
             self._no_look_before = now + _GRAIN
             first = min((one.until for one in self._busy.values()), default=inf)
             self._look_at = max(first, self._no_look_before)
-        if now >= self._sweep_at:
-            for connection in [one for idle in self._idle.values() for one in idle]:
-                if now - connection.idle_since >= MAX_IDLE_SECONDS:
-                    self._forget(connection)
-            self._idle = {place: idle for place, idle in self._idle.items() if idle}
-            self._sweep_at = now + MAX_IDLE_SECONDS if self._kept else inf
+        if now >= self._idle.sweep_at:
+            self._idle.sweep(now)
 
     def drop(self, flight: Flight) -> bool:
         """End the hop of ``flight``; whether any of its request may have been sent."""
@@ -178,7 +137,7 @@ class Wire:
 
     def close(self) -> None:
         """Close all connections; hops under way are dropped without a word."""
-        for connection in [*self._busy.values(), *(one for idle in self._idle.values() for one in idle)]:
+        for connection in self._busy.values():
             self._close(connection)
         self._queued.clear()
         self._busy.clear()
@@ -186,41 +145,11 @@ class Wire:
 
     # -- connections --------------------------------------------------------------------------------------------
 
-    def _take_idle(self, place: Place, now: float) -> _Connection | None:
-        while idle := self._idle.get(place):
-            connection = idle[-1]
-            if (
-                now - connection.idle_since <= MAX_IDLE_SECONDS
-                and now - connection.opened_at <= MAX_LIFETIME_SECONDS
-            ):
-                idle.pop()
-                self._kept -= 1
-                return connection
-            self._forget(connection)
-        return None
-
-    def _keep(self, connection: _Connection, now: float) -> None:
-        if self._kept >= self._most_kept:
-            self._close(connection)
-            return
-        connection.idle_since = now
-        connection.used = True
-        self._idle.setdefault(connection.place, []).append(connection)
-        self._kept += 1
-        if self._sweep_at == inf:
-            self._sweep_at = now + MAX_IDLE_SECONDS
-
-    def _forget(self, connection: _Connection) -> None:
-        """Close one that is kept."""
-        self._idle[connection.place].remove(connection)
-        self._kept -= 1
-        self._close(connection)
-
-    def _close(self, connection: _Connection) -> None:
+    def _close(self, connection: Connection) -> None:
         self._sockets.unlisten(connection.fd)
         connection.sock.close()
 
-    def _open(self, flight: Flight, place: Place, now: float) -> _Connection | None:
+    def _open(self, flight: Flight, place: Place, now: float) -> Connection | None:
         """A connection under way; None where there is none and the flight's hop has ended."""
         _host, address, port = place
         # Checked before, as a literal or as what a name leads to. But nothing is dialled unasked.
@@ -229,27 +158,39 @@ class Wire:
             return None
         metrics.connections.inc()
         try:
-            sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+            sock = self._new_socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
         except OSError as error:
             self._end(flight, flight.result(cannot_open(error), now), now)
             return None
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        number = sock.connect_ex((address, port))
-        if number not in {0, EINPROGRESS}:
-            sock.close()
-            self._end(flight, flight.result(_not_connected(flight, number), now), now)
+        connection = Connection(sock, place, now)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            number = sock.connect_ex((address, port))
+            if number not in {0, EINPROGRESS}:
+                raise OSError(number, "connect")
+            self._watch(connection, _WRITE)
+        except OSError as error:
+            self._close(connection)
+            self._end(flight, flight.result(_not_connected(flight, error.errno or 0), now), now)
             return None
-        connection = _Connection(sock, place, now)
-        self._watch(connection, _WRITE)
         return connection
 
-    def _watch(self, connection: _Connection, wanted: int) -> None:
+    def _new_socket(self, family: int) -> socket.socket:
+        try:
+            return socket.socket(family)
+        except OSError:
+            # Kept ones are a convenience, and may be what it is wanting for.
+            if not self._idle.clear():
+                raise
+        return socket.socket(family)
+
+    def _watch(self, connection: Connection, wanted: int) -> None:
         self._sockets.listen(connection.fd, wanted, lambda events: self._on_ready(connection, events))
 
     # -- one hop ------------------------------------------------------------------------------------------------
 
-    def _begin(self, connection: _Connection, flight: Flight, now: float) -> None:
+    def _begin(self, connection: Connection, flight: Flight, now: float) -> None:
         """The connection is there: send."""
         connection.reply = Reply(
             bodyless=flight.request.method == "HEAD", capture=self._capture, limit=self._read_limit
@@ -257,19 +198,18 @@ class Wire:
         connection.began = now
         self._write(connection, flight, now)
 
-    def _on_ready(self, connection: _Connection, events: int) -> None:
+    def _on_ready(self, connection: Connection, events: int) -> None:
         flight, now = connection.flight, self._clock()
         if flight is None:
-            # A kept one: the target has closed it, or speaks unasked.
-            self._forget(connection)
+            self._idle.ended(connection, now)
         elif not connection.connected:
             self._on_connected(connection, flight, now)
-        elif connection.out and events & _WRITE:
+        elif connection.answered or (connection.out and events & _WRITE):
             self._write(connection, flight, now)
         else:
             self._read(connection, flight, now)
 
-    def _on_connected(self, connection: _Connection, flight: Flight, now: float) -> None:
+    def _on_connected(self, connection: Connection, flight: Flight, now: float) -> None:
         number = connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number:
             self._fail(connection, flight, _not_connected(flight, number), now)
@@ -280,7 +220,7 @@ class Wire:
         self._watch(connection, _READ)
         self._begin(connection, flight, now)
 
-    def _write(self, connection: _Connection, flight: Flight, now: float) -> None:
+    def _write(self, connection: Connection, flight: Flight, now: float) -> None:
         out = connection.out
         try:
             written = connection.sock.send(out)
@@ -297,12 +237,14 @@ class Wire:
             if type(out) is memoryview:
                 self._watch(connection, _READ)
             connection.out = b""
+            if connection.answered:
+                self._finish(connection, flight, now)
         else:
             if type(out) is bytes:
                 self._watch(connection, _READ | _WRITE)
             connection.out = memoryview(out)[written:]
 
-    def _on_write_broken(self, connection: _Connection, flight: Flight, error: OSError, now: float) -> None:
+    def _on_write_broken(self, connection: Connection, flight: Flight, error: OSError, now: float) -> None:
         if not connection.sent and connection.used:
             # It was closed since the look before. Nothing has left: the same request on a new one.
             self._close(self._leave(flight))
@@ -310,13 +252,15 @@ class Wire:
             self._end(flight, None, now)
         elif not connection.sent:
             self._fail(connection, flight, _not_connected(flight, error.errno or 0), now)
+        elif connection.answered:
+            self._finish(connection, flight, now)
         else:
             # A target that has refused a large body has answered before it closed. What is left of the body stays where
             # it is, so that the connection is not kept.
             self._watch(connection, _READ)
             self._read(connection, flight, now, SEND_BROKE)
 
-    def _read(self, connection: _Connection, flight: Flight, now: float, broke: str = RECEIVE_BROKE) -> None:
+    def _read(self, connection: Connection, flight: Flight, now: float, broke: str = RECEIVE_BROKE) -> None:
         reply = connection.reply
         try:
             data = connection.sock.recv(_READ_BYTES)
@@ -336,15 +280,27 @@ class Wire:
         except NotHttp as fault:
             self._fail(connection, flight, Failure("protocol_error", str(fault), False), now)
             return
+        assert reply.head is not None
+        if connection.out and reply.head.status < 300 and data:
+            # It has said yes before it has read all, and may want the rest. Another answer says that it does not.
+            connection.answered = True
+            self._watch(connection, _WRITE)
+        else:
+            self._finish(connection, flight, now)
+
+    def _finish(self, connection: Connection, flight: Flight, now: float) -> None:
+        """The answer is complete."""
+        head, reusable = connection.reply.head, connection.reply.reusable
+        assert head is not None
         self._leave(flight)
-        if reply.reusable and not connection.out:
-            self._keep(connection, now)
+        room = len(self._idle) + len(self._busy) < self._most_kept
+        if reusable and room and not connection.out and not connection.answered:
+            self._idle.keep(connection, now)
         else:
             self._close(connection)
-        assert reply.head is not None
-        self._end(flight, flight.answered(reply.head.status, reply.head.headers, now), now)
+        self._end(flight, flight.answered(head.status, head.headers, now), now)
 
-    def _leave(self, flight: Flight) -> _Connection:
+    def _leave(self, flight: Flight) -> Connection:
         """The flight and its connection part; what was received stays with the flight."""
         connection = self._busy.pop(flight.call.execution_id)
         connection.flight = None
@@ -352,11 +308,11 @@ class Wire:
             flight.body, flight.received = connection.reply.body, connection.reply.received
         return connection
 
-    def _fail(self, connection: _Connection, flight: Flight, failure: Failure, now: float) -> None:
+    def _fail(self, connection: Connection, flight: Flight, failure: Failure, now: float) -> None:
         self._close(self._leave(flight))
         self._end(flight, flight.result(failure, now), now)
 
-    def _out_of_time(self, connection: _Connection, now: float) -> None:
+    def _out_of_time(self, connection: Connection, now: float) -> None:
         flight = connection.flight
         assert flight is not None
         sent = self.drop(flight)
@@ -368,6 +324,17 @@ class Wire:
     def _end(self, flight: Flight, result: Result | None, now: float) -> None:
         flight.carrier = None
         self._on_end(flight, result, now)
+
+
+def _is_silent(sock: socket.socket) -> bool:
+    """Whether there is nothing to read, not even an end."""
+    try:
+        sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _not_connected(flight: Flight, number: int) -> Failure:

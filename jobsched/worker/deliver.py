@@ -117,7 +117,9 @@ class Deliver:
             carrier.start(call)
             if not self._may_start(call):
                 # Before a byte of it was sent, so it goes back to its queue.
-                carrier.abort(call.execution_id, "interrupted", "The worker lost touch with the database.")
+                carrier.abort(
+                    call.execution_id, "interrupted", "The worker stops, or lost touch with the database."
+                )
         while self._aborts:
             carrier.abort(*self._aborts.popleft())
         results = carrier.turn(patience)

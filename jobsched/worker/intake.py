@@ -79,11 +79,13 @@ class Intake:
         """Whether both strands run."""
         return self._claims.alive and self._sends.alive
 
-    def end(self, timeout: float) -> None:
-        """Wait, once taking has ended, until the last claim has found its seats and is sent; ``timeout`` seconds."""
+    def end(self, timeout: float) -> bool:
+        """Wait, once taking has ended, until the last claim has found its seats and is sent; whether it has.
+
+        ``timeout`` in seconds.
+        """
         end = clock.monotonic() + timeout
-        for strand in (self._claims, self._sends):
-            strand.join(max(0.0, end - clock.monotonic()))
+        return all(strand.join(max(0.0, end - clock.monotonic())) for strand in (self._claims, self._sends))
 
     def _on_connect(self, cursor: Cursor) -> None:
         self._incarnation = current_incarnation(cursor)

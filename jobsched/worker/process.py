@@ -100,6 +100,7 @@ class Worker:
         url = settings.need_database_url()
         self.name = name
         self._grace = settings.shutdown_grace
+        self._starts_nothing = False
         self._seats = Seats(settings.concurrency)
         metrics.seats.set(settings.concurrency)
         metrics.seats_used.set_function(lambda: len(self._seats))
@@ -180,17 +181,25 @@ class Worker:
         began = clock.monotonic()
         log.info("worker_stopping", in_flight=len(self._seats), grace_seconds=self._grace)
         self._taking.end(timeout=RECORDING_TIME)
-        self._intake.end(timeout=max(0.0, RECORDING_TIME - (clock.monotonic() - began)))
-        left = self._grace - RECORDING_TIME - (clock.monotonic() - began)
-        if not self._seats.wait_until_empty(max(0.0, left)):
+        if not self._all_over(began + self._grace - RECORDING_TIME):
+            self._starts_nothing = True
             ids = [seat.claimed.id for seat in self._seats.all()]
             log.warning("calls_interrupted", count=len(ids))
             metrics.interrupted.inc(len(ids))
             self._deliver.abort(ids, "interrupted", "The worker was stopped before the target had answered.")
-        left = self._grace - (clock.monotonic() - began)
-        clean = self._seats.wait_until_empty(max(RECORDING_TIME - 1.0, left - 1.0))
+        now = clock.monotonic()
+        clean = self._all_over(max(now + RECORDING_TIME - 1.0, began + self._grace - 1.0))
         log.info("worker_stopped", clean=clean, seconds=round(clock.monotonic() - began, 2))
         return clean
+
+    def _all_over(self, until: float) -> bool:
+        """Wait until all that was taken is claimed, and all that was claimed is recorded; whether it is.
+
+        The claim comes first: one that waits for a lock while no seat is taken would find the worker gone.
+        """
+        return self._intake.end(timeout=until - clock.monotonic()) and self._seats.wait_until_empty(
+            max(0.0, until - clock.monotonic())
+        )
 
     def close(self, *, clean: bool) -> None:
         """Give everything back, after the services have stopped."""
@@ -217,6 +226,8 @@ class Worker:
         self._recorder.results(results, ended_at)
 
     def _may_start(self, call: Call) -> bool:
+        if self._starts_nothing:
+            return False
         seat = self._seats.get(call.execution_id)
         return seat is not None and seat.owner == self._identity.for_new_calls()
 

@@ -4,11 +4,13 @@ import os
 import socket
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
+from ipaddress import ip_network
 
 import pytest
 
-from jobsched.callback import Resolver
+from jobsched.callback import Guard, Resolver
 from jobsched.clock import monotonic
 from jobsched.testing.target import Target
 from tests.integration.test_transport_guard import resolving
@@ -78,12 +80,118 @@ def test_an_answer_that_comes_before_the_body_was_read_is_taken(transport, linge
     else:
         # A close with unread bytes may destroy the answer on its way (RFC 9112, section 9.6).
         assert result.status == 413 or (result.error_code, result.sent) == ("protocol_error", True)
-    assert transport._wire._kept == 0
+    assert len(transport._wire._idle) == 0
+
+
+def test_a_body_is_sent_to_its_end_where_the_target_says_yes_before_it_has_read_it(transport):
+    got = bytearray()
+
+    def serve():
+        connection, _ = server.accept()
+        with connection:
+            got.extend(connection.recv(1000))
+            connection.sendall(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+            time.sleep(0.2)
+            while data := connection.recv(65536):
+                got.extend(data)
+
+    body = b"x" * 20_000_000
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        result = send(transport, f"http://127.0.0.1:{server.getsockname()[1]}/", body=body)
+        thread.join(5)
+    assert (result.status, len(transport._wire._idle)) == (202, 0)
+    assert got.endswith(body)
+
+
+@pytest.mark.parametrize("forged", [b"", b"HTTP/1.1 201 Forged\r\nContent-Length: 0\r\n\r\n"])
+def test_a_connection_kept_within_the_look_is_looked_at_before_it_is_used(transport, forged):
+    """What lay behind the last bytes that were read (an end, an answer unasked) was met by the next request."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+    body = b"x" * (16_384 - len(head % 16_000))
+
+    def answer(connection):
+        with connection, suppress(OSError):
+            while connection.recv(65536):
+                # As much as is read at once, and more behind it.
+                connection.sendall(head % len(body) + body + forged)
+                if not forged:
+                    return
+
+    def serve():
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            threading.Thread(target=answer, args=(connection,), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0), backlog=200) as server:
+        acceptor = threading.Thread(target=serve, daemon=True)
+        acceptor.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        statuses = Counter()
+        for _ in range(10):
+            calls = [call(url) for _ in range(20)]
+            for each in calls:
+                transport.start(each)
+            left = len(calls)
+            while left:
+                for result in transport.turn(1.0):
+                    statuses[result.status] += 1
+                    left -= 1
+                    if statuses.total() % 3 == 0 and left < 15:
+                        transport.start(call(url))
+                        left += 1
+                    if statuses.total() > 400:
+                        left = 0
+                        break
+        server.shutdown(socket.SHUT_RDWR)
+        acceptor.join(5)
+    if forged:
+        assert set(statuses) == {200}
+    else:
+        # An end may cross a request. But from the first that came at once, connections to there are not kept.
+        assert statuses[None] <= 25
+
+
+def test_a_retry_is_not_ended_by_the_timeout_of_the_attempt_before_it(target):
+    release = threading.Event()
+    answers = iter([None, release])
+
+    def lookup(host, port, **kinds):
+        if (wait := next(answers)) is None:
+            raise socket.gaierror(socket.EAI_AGAIN, "try again")
+        wait.wait(5)
+        return [(2, 1, 6, "", ("127.0.0.1", port))]
+
+    resolver = Resolver(threads=1, lookup=lookup)
+    transport = open_transport(resolver=resolver)
+    first = call(f"http://flaky.example:{target.port}/ok", timeout_seconds=0.6)
+    assert run(transport, [first])[0].error_code == "dns_failed"
+    time.sleep(0.3)
+    transport.start(first)
+    threading.Timer(0.5, release.set).start()
+    [result] = drain(transport, 1)
+    assert result.status == 200, "ended at the first attempt's deadline, 0.3 s after it began"
+    transport.close()
+    resolver.close()
+
+
+def test_an_address_that_cannot_be_dialled_ends_its_own_call_only(target):
+    transport = open_transport(
+        Guard([ip_network("fe80::/10"), ip_network("127.0.0.0/8")]), resolver=resolving(["fe80::1%nowhere"])
+    )
+    result = send(transport, "http://zone.example/")
+    assert (result.status, result.sent) == (None, result.error_code == "protocol_error")
+    assert send(transport, target.url + "/ok").status == 200
+    transport.close()
 
 
 def test_a_connection_that_ends_between_the_look_and_the_request_is_replaced(transport, target):
     assert send(transport, target.url + "/ok").status == 200
-    [[kept]] = transport._wire._idle.values()
+    [[kept]] = [list(idle.values()) for idle in transport._wire._idle._by_place.values()]
     # As if it had ended after the look: nobody hears of it, and the first byte cannot be sent.
     transport._watch.unlisten(kept.fd)
     kept.sock.shutdown(socket.SHUT_WR)
@@ -97,20 +205,20 @@ def test_an_idle_connection_is_closed_after_a_second(transport, target):
     assert {
         result.status for result in run(transport, [call(target.url + "/slow/20") for _ in range(20)])
     } == {200}
-    assert transport._wire._kept > 0
+    assert len(transport._wire._idle) > 0
     end = monotonic() + 2.5
     while monotonic() < end:
         transport.turn(0.5)
-    assert (transport._wire._kept, transport._wire._idle) == (0, {})
+    assert (len(transport._wire._idle), transport._wire._idle._by_place) == (0, {})
     assert len(os.listdir("/proc/self/fd")) <= before + 2
-    assert transport._wire._sweep_at == float("inf"), "an idle transport wakes up for nothing"
+    assert transport._wire._idle.sweep_at == float("inf"), "an idle transport wakes up for nothing"
 
 
 def test_no_more_connections_are_kept_than_there_are_seats(target):
     transport = open_transport()
     transport._wire._most_kept = 5
     run(transport, [call(target.url + "/slow/50") for _ in range(20)])
-    assert transport._wire._kept == 5
+    assert len(transport._wire._idle) == 5
     transport.close()
 
 

@@ -3,6 +3,7 @@
 import threading
 import time
 
+import psycopg
 import pytest
 
 from jobsched.config import load_settings
@@ -181,6 +182,32 @@ def test_stopping_waits_for_calls_and_then_interrupts_what_hangs(link, broker, w
         "SELECT state, retry_count, due_at <= clock_timestamp() FROM execution"
     )
     assert (state, retries, due) == ("retrying", 0, True)
+
+
+@pytest.mark.parametrize(
+    ("locked", "states", "live"), [(0.3, [("succeeded",)], []), (2.0, [], [("queued", 0, None)])]
+)
+def test_a_stop_leaves_no_claim_behind_that_waits_for_a_lock(
+    link, broker, worker, target, database_url, locked, states, live
+):
+    """It found its seats empty, called itself done, took its row away, and then sent what it had claimed."""
+    job = make_job(link, api=f"{target.url}/ok")
+    execution = make_execution(link, job)
+    with psycopg.connect(database_url) as other:
+        other.execute("SELECT FROM execution FOR UPDATE")
+        broker.push([("default", execution)])
+
+        def claiming():
+            waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            assert link.execute(waits) == [(1,)]
+
+        eventually(claiming)
+        threading.Timer(locked, other.commit).start()
+        assert worker.finish()
+    # With a grace of 6 s calls may begin for 1 s; what is claimed later goes back unsent.
+    assert history(link) == states
+    assert link.execute("SELECT state, attempt - 1, worker_id FROM execution") == live
+    assert target.count == len(states)
 
 
 def test_an_answer_that_postgres_cannot_store_is_recorded_without_it(link, broker, worker, target):
