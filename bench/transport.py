@@ -1,10 +1,10 @@
-"""Calls alone: the loop that owns libcurl, without Postgres and Redis, against a target that answers at once.
+"""Calls alone: the loop that carries them, without Postgres and Redis, against a target that answers at once.
 
-    python -m bench.transport URL --calls 60000 --seats 100 --hanging 900
+    python -m bench.transport URL --calls 60000 --seats 100 --hanging 900 --libcurl
 
-What this takes of a callback's processor time cannot be saved elsewhere in a worker. Hanging calls go to a socket that
-accepts and never answers, and wait while the others are measured: they must cost nothing. Each measurement runs in a
-process of its own.
+In plain HTTP over connections of our own, and by libcurl, as TLS is. What this takes of a callback's processor time
+cannot be saved elsewhere in a worker. Hanging calls go to a socket that accepts and never answers, and wait while the
+others are measured: they must cost nothing. Each measurement runs in a process of its own.
 """
 
 import gc
@@ -31,14 +31,14 @@ from jobsched.callback.request import build
 
 CALLS, CALLS_QUICK = 60_000, 5_000
 ROUNDS = 3
-#: Calls in flight, and those that hang beside them.
-SHAPES = ((100, 0), (100, 900), (512, 0))
+#: Calls in flight, those that hang beside them, and whether libcurl carries them.
+SHAPES = tuple((*shape, by) for shape in ((100, 0), (100, 900), (512, 0)) for by in (False, True))
 
 
 def measure(options: Options) -> Figures:
     """Rounds of all shapes, one after the other."""
     calls, rounds = (CALLS_QUICK, 1) if options.quick else (CALLS, ROUNDS)
-    taken: dict[tuple[int, int], list[dict[str, float]]] = {shape: [] for shape in SHAPES}
+    taken: dict[tuple[int, int, bool], list[dict[str, float]]] = {shape: [] for shape in SHAPES}
     with NginxTarget() as target:
         for _ in range(rounds):
             for shape in SHAPES:
@@ -47,16 +47,18 @@ def measure(options: Options) -> Figures:
         {
             "seats": seats,
             "hanging": hanging,
+            "libcurl": by_libcurl,
             **{name: round(median(one[name] for one in several), 1) for name in several[0]},
         }
-        for (seats, hanging), several in taken.items()
+        for (seats, hanging, by_libcurl), several in taken.items()
     ]
     return {"calls": calls, "rounds": rounds, "shapes": shapes}
 
 
-def _in_a_process(url: str, calls: int, seats: int, hanging: int) -> dict[str, float]:
+def _in_a_process(url: str, calls: int, seats: int, hanging: int, by_libcurl: bool) -> dict[str, float]:
     command = [sys.executable, "-m", "bench.transport", url, "--calls", str(calls)]
     command += ["--seats", str(seats), "--hanging", str(hanging)]
+    command += ["--libcurl"] if by_libcurl else []
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
     found: dict[str, float] = json.loads(done.stdout)
     assert found.pop("failed") == 0, found
@@ -85,7 +87,8 @@ def words(figures: Figures) -> str:
 
 
 def _named(shape: dict[str, float]) -> str:
-    return f"{shape['seats']:,}" + (f" and {shape['hanging']:,} that hang" if shape["hanging"] else "")
+    hanging = f" and {shape['hanging']:,} that hang" if shape["hanging"] else ""
+    return f"{shape['seats']:,}{hanging}{', libcurl' if shape['libcurl'] else ''}"
 
 
 PART = Part("transport", "Calls alone", measure, bars, draw, words)
@@ -121,7 +124,8 @@ def _call(number: int, url: str) -> Call:
 @click.option("--calls", type=int, required=True)
 @click.option("--seats", type=int, required=True, help="Calls in flight at once.")
 @click.option("--hanging", type=int, default=0, help="Calls that hang meanwhile.")
-def main(url: str, calls: int, seats: int, hanging: int) -> None:
+@click.option("--libcurl", is_flag=True, help="Let libcurl carry plain HTTP, too.")
+def main(url: str, calls: int, seats: int, hanging: int, libcurl: bool) -> None:
     """Print the figures as JSON."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
@@ -129,6 +133,7 @@ def main(url: str, calls: int, seats: int, hanging: int) -> None:
         concurrency=seats + hanging,
         guard=Guard([ip_network("127.0.0.0/8"), ip_network("::1/128")]),
         resolver=Resolver(),
+        own_wire=not libcurl,
     )
     silent = socket.create_server(("127.0.0.1", 0), backlog=hanging + 1)
     hang_url = f"http://127.0.0.1:{silent.getsockname()[1]}/"

@@ -264,3 +264,37 @@ def test_a_connection_that_is_not_made_in_time_has_sent_nothing(transport):
         assert (second.error_code, second.sent) == ("cancelled", False)
         for one in fill:
             one.close()
+
+
+def test_a_call_on_a_kept_connection_takes_two_system_calls_of_its_own(transport, target, monkeypatch):
+    """One to send, one to receive. What else there is (epoll's wait) is shared by all that are in flight."""
+    assert send(transport, target.url + "/ok").status == 200
+    counts = Counter()
+
+    def counting(owner, name):
+        usual = getattr(owner, name)
+
+        def count(*arguments, **named):
+            counts[name] += 1
+            return usual(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, count)
+
+    [[kept]] = [list(idle.values()) for idle in transport._wire._idle._by_place.values()]
+    kept.sock = Counted(kept.sock, counts)
+    for name in ("listen", "unlisten"):
+        counting(transport._watch, name)
+    for _ in range(20):
+        assert send(transport, target.url + "/ok").status == 200
+    assert counts == {"send": 20, "recv": 20}
+
+
+class Counted:
+    """A socket whose calls are counted."""
+
+    def __init__(self, sock, counts):
+        self._sock, self._counts = sock, counts
+
+    def __getattr__(self, name):
+        self._counts[name] += 1
+        return getattr(self._sock, name)
