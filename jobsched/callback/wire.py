@@ -326,17 +326,6 @@ class Wire:
         self._on_end(flight, result, now)
 
 
-def _is_silent(sock: socket.socket) -> bool:
-    """Whether there is nothing to read, not even an end."""
-    try:
-        sock.recv(1, socket.MSG_PEEK)
-    except BlockingIOError:
-        return True
-    except OSError:
-        pass
-    return False
-
-
 def _not_connected(flight: Flight, number: int) -> Failure:
     assert flight.target is not None
     return no_connection(flight.target.host, flight.target.port, number)

@@ -1,11 +1,13 @@
 """Show: keep RQ's picture of what this worker does, without ever holding it up.
 
-Where each execution is now is noted, and sent in batches by a thread of its own. When Redis is away or slow the notes
-are dropped: nothing decides from the picture, and a poller rebuilds it once a minute.
+Where each execution is now is noted, and sent in batches by a thread of its own. When Redis is away or slow, notes of
+what has started are dropped, and of what has ended as many are kept as fit: nothing decides from the picture, and a
+poller rebuilds it once a minute. But what is over and was never shown as such would keep its hash for days.
 """
 
 import threading
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 from jobsched import clock
 from jobsched.db.claims import RECORDING_MARGIN, Recorded
@@ -94,7 +96,16 @@ class Show:
             try:
                 self._send(notes)
             except QueueUnavailable as error:
-                log.debug("picture_dropped", error=str(error))
+                log.debug("picture_postponed", error=str(error))
+                if not self._stopping:
+                    self._keep_what_ended(notes)
+
+    def _keep_what_ended(self, notes: dict[int, "_Note"]) -> None:
+        ended = {execution: note for execution, note in notes.items() if note[2] is not None}
+        with self._writing:
+            room = max(0, _MOST - len(self._notes))
+            # What was noted since is newer.
+            self._notes = dict(islice(ended.items(), room)) | self._notes
 
     def _send(self, notes: dict[int, "_Note"]) -> None:
         # A retry whose time has come meanwhile is back in its queue.

@@ -7,9 +7,11 @@ import pytest
 
 from jobsched.db.claims import Claimed, Recorded
 from jobsched.domain.outcome import Policy
+from jobsched.errors import QueueUnavailable
 from jobsched.queue.connection import connect
 from jobsched.worker.seats import Seat
 from jobsched.worker.show import Show
+from tests.conftest import eventually
 
 
 @pytest.fixture
@@ -75,3 +77,48 @@ def test_what_was_shown_as_started_leaves_started_at_its_end(broker, client):
     assert members(client, "wip") == []
     assert members(client, "failed") == ["1"]
     assert members(client, "finished") == []
+
+
+def test_what_ends_while_redis_is_away_is_shown_once_it_is_back(broker, client, monkeypatch):
+    """Its hash said "queued", for eight days, and stood in no list."""
+    queues = dict.fromkeys(range(1, 4), "default")
+    broker.push([("default", id) for id in queues])
+    broker.take(["default"], 3)
+    settle, failures = broker.settle, []
+
+    def failing(entries):
+        if len(failures) < 2:
+            failures.append(entries)
+            raise QueueUnavailable("away")
+        settle(entries)
+
+    monkeypatch.setattr(broker, "settle", failing)
+    show = Show(broker, "w1")
+    show.begin()
+    show.ended(queues, [Recorded(1, "succeeded"), Recorded(2, "retrying", 60.0)])
+
+    def tried():
+        assert failures
+
+    eventually(tried, 5)
+    show.ended(queues, [Recorded(2, "succeeded")])
+
+    def shown():
+        assert members(client, "finished") == ["1", "2"]
+        assert members(client, "scheduled") == []
+        assert client.hget("rq:job:1", "status") == b"finished"
+
+    eventually(shown, 5)
+    show.end(10)
+
+
+def test_a_stop_does_not_wait_for_redis(broker, monkeypatch):
+    def away(_entries):
+        raise QueueUnavailable("away")
+
+    monkeypatch.setattr(broker, "settle", away)
+    show = Show(broker, "w1")
+    show.begin()
+    show.ended({1: "default"}, [Recorded(1, "succeeded")])
+    show.end(5)
+    assert not show._thread.is_alive()

@@ -317,6 +317,15 @@ def test_strikes_explain_delays() -> None:
     assert world.judge().clean, "and Postgres was away for 30 s"
 
 
+def test_a_failure_recorded_after_the_delete_of_its_job_is_not_retried() -> None:
+    """The call ended before the delete, but Postgres could not be written to until after it."""
+    world = build()
+    world.run(113, DELETED, 3, "/slow/3000", 500, state="failed", took=0.2)
+    assert any("after 0 of" in sentence for sentence in world.judge().wrong_state)
+    world.strikes.append(strike(3.0, 4.0))
+    assert not any("after 0 of" in sentence for sentence in world.judge().wrong_state)
+
+
 def test_nothing_is_promised_for_what_was_corrupted_on_purpose() -> None:
     world = build()
     world.poisoned = frozenset({STEADY})

@@ -99,6 +99,13 @@ class Books:
                 return strike
         return None
 
+    def may_be_recorded_at(self, ended: float, moment: float) -> bool:
+        """Whether what ended at ``ended`` may have been recorded as late as ``moment``: a strike held it up."""
+        return moment <= ended or any(
+            strike.began - 0.5 <= ended + 1.0 and ended <= strike.ended and moment <= strike.ended + 3.0
+            for strike in self.strikes
+        )
+
     def explained_delay(self, since: float, until: float) -> float:
         """How many seconds the strikes may have held something up that was due at ``since``."""
         lasted, recovery = 0.0, 0.0

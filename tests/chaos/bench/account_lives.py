@@ -84,10 +84,6 @@ class Life:
                 found.add(change.fields[name])
         return found
 
-    def may_be_deleted_by(self, moment: float) -> bool:
-        """Whether a call may have deleted it by then."""
-        return self.deleted is not None and self.deleted.began <= moment
-
 
 @dataclass(slots=True)
 class _Wanted:

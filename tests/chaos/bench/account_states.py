@@ -8,7 +8,7 @@ from tests.chaos.bench.account_books import (
     clock,
     ended_in_attempt,
 )
-from tests.chaos.bench.account_lives import is_uncertain
+from tests.chaos.bench.account_lives import Life, is_uncertain
 from tests.chaos.bench.account_rows import Findings
 from tests.chaos.bench.records import Arrival, Call, Stored
 
@@ -138,7 +138,7 @@ def _failed(books: Books, one: Stored, status: int | None, cancelling: bool) -> 
     life = books.life(one)
     if status is not None and 200 <= status < 300:
         return f"has failed with the answer {status}"
-    if life is None or life.may_be_deleted_by(one.finished_at or books.ended):
+    if life is None or _without_job(books, life, one):
         return None  # what fails while its job is deleted has no retries left
     if one.error_code in ("worker_lost", "worker_stopped") and "AT_MOST_ONCE" not in life.ever("type"):
         return f"has failed as {one.error_code}, though it may be repeated"
@@ -152,9 +152,15 @@ def _failed(books: Books, one: Stored, status: int | None, cancelling: bool) -> 
     return None
 
 
+def _without_job(books: Books, life: Life, one: Stored) -> bool:
+    """Whether its job may have been deleted when its end was recorded."""
+    ended = one.finished_at or books.ended
+    return life.deleted is not None and books.may_be_recorded_at(ended, life.deleted.began)
+
+
 def _was_cancelled(books: Books, one: Stored, status: int | None, cancelling: bool) -> str | None:
     life = books.life(one)
-    deleted = life is None or life.may_be_deleted_by(one.finished_at or books.ended)
+    deleted = life is None or _without_job(books, life, one)
     return None if cancelling or deleted else "was cancelled, although nobody asked for that"
 
 
