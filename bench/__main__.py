@@ -1,5 +1,6 @@
 """``scripts/bench``: run parts, one after the other, and say which bars were met."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -35,6 +36,8 @@ def main(parts: tuple[str, ...], quick: bool, sides: str, out: Path | None, only
 
     Each leaves OUT/PART.json and its plots. Exit code 1 if a bar was missed or a part failed.
     """
+    # As Ctrl-C does, and unlike the default, it ends what was started: servers, workers, targets.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if only_report:
         report.write(out or RESULTS)
         return

@@ -1,6 +1,7 @@
 """``scripts/chaos``: run seeds or scenarios, one result file each, and say what was found."""
 
 import json
+import signal
 import sys
 import time
 from pathlib import Path
@@ -53,6 +54,8 @@ def main(
     on. Exit code 1 if anything was lost, sent twice without a reason, in a wrong state, late, stuck or left over.
     """
     out.mkdir(parents=True, exist_ok=True)
+    # As Ctrl-C does, and unlike the default, it ends what was started: servers, workers, targets.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if only_report:
         report.write(out)
         return
