@@ -64,15 +64,16 @@ class IdleConnections:
 
     def __init__(self, close: Callable[[Connection], None]) -> None:
         self._close = close
-        # The one that has been silent for longest is used first: an end that is under way has had time to arrive.
+        # Both by descriptor, oldest first. The one that has been silent for longest is used first, too: an end that is
+        # under way has had time to arrive.
+        self._all: OrderedDict[int, Connection] = OrderedDict()
         self._by_place: dict[Place, OrderedDict[int, Connection]] = {}
-        self._count = 0
         self._not_kept_until: dict[Place, float] = {}
         self.sweep_at = inf
         """When ``sweep`` is due."""
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._all)
 
     def keep(self, connection: Connection, now: float) -> None:
         """Keep it for the next call, unless its target is known to close at once."""
@@ -81,16 +82,16 @@ class IdleConnections:
             return
         connection.idle_since = now
         connection.used = True
+        self._all[connection.fd] = connection
         self._by_place.setdefault(connection.place, OrderedDict())[connection.fd] = connection
-        self._count += 1
         if self.sweep_at == inf:
             self.sweep_at = now + MAX_IDLE_SECONDS
 
     def take(self, place: Place, now: float) -> Connection | None:
         """One to ``place`` that is good. ``now``: from before the last look at all sockets."""
         while idle := self._by_place.get(place):
-            _, connection = idle.popitem(last=False)
-            self._count -= 1
+            connection = next(iter(idle.values()))
+            self._leave(connection)
             fresh = (
                 now - connection.idle_since <= MAX_IDLE_SECONDS
                 and now - connection.opened_at <= MAX_LIFETIME_SECONDS
@@ -106,27 +107,35 @@ class IdleConnections:
     def ended(self, connection: Connection, now: float) -> None:
         """The target has closed it, or speaks unasked: it is of no use any more."""
         self._remember_end(connection, now)
-        self._forget(connection)
+        self._leave(connection)
+        self._close(connection)
 
     def sweep(self, now: float) -> None:
         """Close what nobody has used for too long."""
-        for idle in self._by_place.values():
-            while idle and now - (connection := next(iter(idle.values()))).idle_since >= MAX_IDLE_SECONDS:
-                self._forget(connection)
-        self._by_place = {place: idle for place, idle in self._by_place.items() if idle}
-        self.sweep_at = now + MAX_IDLE_SECONDS if self._count else inf
+        while self._all and now - next(iter(self._all.values())).idle_since >= MAX_IDLE_SECONDS:
+            self.close_oldest()
+        self.sweep_at = now + MAX_IDLE_SECONDS if self._all else inf
+
+    def close_oldest(self) -> None:
+        """Close the one that has been silent for longest, if there is any."""
+        if self._all:
+            connection = next(iter(self._all.values()))
+            self._leave(connection)
+            self._close(connection)
 
     def clear(self) -> int:
         """Close all. Returns how many there were."""
-        all_ = [connection for idle in self._by_place.values() for connection in idle.values()]
-        for connection in all_:
-            self._forget(connection)
-        return len(all_)
+        count = len(self._all)
+        while self._all:
+            self.close_oldest()
+        return count
 
-    def _forget(self, connection: Connection) -> None:
-        del self._by_place[connection.place][connection.fd]
-        self._count -= 1
-        self._close(connection)
+    def _leave(self, connection: Connection) -> None:
+        del self._all[connection.fd]
+        of_place = self._by_place[connection.place]
+        del of_place[connection.fd]
+        if not of_place:
+            del self._by_place[connection.place]
 
     def _remember_end(self, connection: Connection, now: float) -> None:
         if now - connection.idle_since < _AT_ONCE:

@@ -93,7 +93,7 @@ class Transport:
             on_end=self._go_on,
             capture_bytes=capture_bytes,
             read_limit=read_limit,
-            most_kept=concurrency,
+            most=concurrency,
         )
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch.on_socket)

@@ -46,7 +46,8 @@ class Wire:
 
     ``launch`` queues a hop and ``flush`` sends what is queued: between the two its owner looks at all sockets, which
     tells of kept connections that are closed. ``on_end`` gets each flight whose hop has ended by itself, with the
-    call's result, or None where its next request is to be sent. At most ``most_kept`` connections are kept.
+    call's result, or None where its next request is to be sent. Connections are kept while there are not more than
+    ``most``, busy ones among them.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Wire:
         on_end: Callable[[Flight, Result | None, float], None],
         capture_bytes: int,
         read_limit: int,
-        most_kept: int,
+        most: int,
     ) -> None:
         self._sockets = sockets
         self._clock = clock
@@ -66,7 +67,7 @@ class Wire:
         self._on_end = on_end
         self._capture = capture_bytes
         self._read_limit = read_limit
-        self._most_kept = most_kept
+        self._most = most
         self._queued: dict[int, tuple[Flight, Place, bytes]] = {}
         self._busy: dict[int, Connection] = {}
         self._idle = IdleConnections(self._close)
@@ -156,6 +157,8 @@ class Wire:
         if (reason := self._check(address)) is not None:
             self._end(flight, flight.result(Failure("target_refused", reason, True), now), now)
             return None
+        if len(self._idle) + len(self._busy) >= self._most:
+            self._idle.close_oldest()  # a descriptor a call is what was reckoned with
         metrics.connections.inc()
         try:
             sock = self._new_socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
@@ -293,8 +296,7 @@ class Wire:
         head, reusable = connection.reply.head, connection.reply.reusable
         assert head is not None
         self._leave(flight)
-        room = len(self._idle) + len(self._busy) < self._most_kept
-        if reusable and room and not connection.out and not connection.answered:
+        if reusable and not connection.out and not connection.answered:
             self._idle.keep(connection, now)
         else:
             self._close(connection)
