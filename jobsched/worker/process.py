@@ -183,8 +183,8 @@ class Worker:
         self._taking.end(timeout=RECORDING_TIME)
         if not self._all_over(began + self._grace - RECORDING_TIME):
             self._starts_nothing = True
-            ids = [seat.claimed.id for seat in self._seats.all()]
-            log.warning("calls_interrupted", count=len(ids))
+            if ids := [seat.claimed.id for seat in self._seats.all()]:
+                log.warning("calls_interrupted", count=len(ids))
             metrics.interrupted.inc(len(ids))
             self._deliver.abort(ids, "interrupted", "The worker was stopped before the target had answered.")
         now = clock.monotonic()

@@ -1,7 +1,7 @@
 """Show: keep RQ's picture of what this worker does, without ever holding it up.
 
 Where each execution is now is noted, and sent in batches by a thread of its own. When Redis is away or slow, notes of
-what has started are dropped, and of what has ended as many are kept as fit: nothing decides from the picture, and a
+what has started are dropped, and of what is over as many are kept as fit: nothing decides from the picture, and a
 poller rebuilds it once a minute. But what is over and was never shown as such would keep its hash for days.
 """
 
@@ -98,14 +98,15 @@ class Show:
             except QueueUnavailable as error:
                 log.debug("picture_postponed", error=str(error))
                 if not self._stopping:
-                    self._keep_what_ended(notes)
+                    self._keep_what_is_over(notes)
 
-    def _keep_what_ended(self, notes: dict[int, "_Note"]) -> None:
-        ended = {execution: note for execution, note in notes.items() if note[2] is not None}
+    def _keep_what_is_over(self, notes: dict[int, "_Note"]) -> None:
+        # Not what waits for a retry: another worker may have ended it by then.
+        over = {execution: note for execution, note in notes.items() if note[2] in ("finished", "failed")}
         with self._writing:
             room = max(0, _MOST - len(self._notes))
             # What was noted since is newer.
-            self._notes = dict(islice(ended.items(), room)) | self._notes
+            self._notes = dict(islice(over.items(), room)) | self._notes
 
     def _send(self, notes: dict[int, "_Note"]) -> None:
         # A retry whose time has come meanwhile is back in its queue.
