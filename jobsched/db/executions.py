@@ -7,9 +7,8 @@ the order, so it is not seen again.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from peewee import Database
 
@@ -18,6 +17,7 @@ from jobsched.clock import rfc3339
 from jobsched.db.connection import Row, converted
 from jobsched.db.dead_letters import conditions, order
 from jobsched.db.page import Page
+from jobsched.db.session import show_instants
 from jobsched.domain.json_text import unstorable
 from jobsched.domain.requests import Selector
 from jobsched.domain.states import FINAL, LIVE, STATES, TRIGGERS
@@ -26,9 +26,8 @@ from jobsched.errors import NotFound
 _LARGEST_ID = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExecutionRecord:
-    """One execution. ``attempts`` and ``phases`` are JSON values in the API's own names.
+class ExecutionRecord(NamedTuple):
+    """One execution. Instants are RFC 3339; ``attempts`` and ``phases`` are JSON values in the API's own names.
 
     ``attempts`` holds all attempts that ended. Of a live execution the answer and the error are those of the
     newest of them. The worker is the one that runs it or ran its newest attempt.
@@ -39,11 +38,11 @@ class ExecutionRecord:
     job_id: int
     trigger: str
     state: str
-    scheduled_for: datetime
-    due_at: datetime | None
-    queued_at: datetime | None
-    started_at: datetime | None
-    finished_at: datetime | None
+    scheduled_for: str
+    due_at: str | None
+    queued_at: str | None
+    started_at: str | None
+    finished_at: str | None
     execution_duration_ms: float | None
     attempt: int
     retry_count: int
@@ -62,16 +61,15 @@ class ExecutionRecord:
     redrive_of: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetterRecord:
-    """An execution that failed for good; ``id`` is the execution's. ``payload`` as it was sent."""
+class DeadLetterRecord(NamedTuple):
+    """An execution that failed for good; ``id`` is the execution's. ``payload`` as it was sent, instants RFC 3339."""
 
     id: int
     project_id: int
     job_id: int
     trigger: str
-    scheduled_for: datetime
-    failed_at: datetime
+    scheduled_for: str
+    failed_at: str
     attempt: int
     retry_count: int
     response_status: int | None
@@ -82,8 +80,7 @@ class DeadLetterRecord:
     queue: str
 
 
-_FIELDS = tuple(ExecutionRecord.__dataclass_fields__)
-_DEAD_FIELDS = tuple(DeadLetterRecord.__dataclass_fields__)
+_DEAD_FIELDS = DeadLetterRecord._fields
 
 # Both selects give the columns of ExecutionRecord, in its order.
 _LIVE = """
@@ -277,7 +274,9 @@ class Executions:
 
     def _rows(self, statement: str, parameters: Any) -> list[Row]:
         with converted():
-            rows: list[Row] = self._database.execute_sql(statement, parameters).fetchall()
+            cursor = self._database.cursor()
+            show_instants(cursor)
+            rows: list[Row] = cursor.execute(statement, parameters).fetchall()
         return rows
 
 
@@ -306,31 +305,29 @@ def _window(where: list[str]) -> str:
 
 
 def _execution(row: Row) -> ExecutionRecord:
-    values = dict(zip(_FIELDS, row, strict=True))
-    attempts = [_attempt(attempt) for attempt in values["attempts"]]
-    if values["finished_at"] is not None and values["started_at"] is not None:
+    execution = ExecutionRecord._make(row)
+    attempts = execution.attempts
+    attempts[:] = map(_attempt, attempts)
+    if execution.finished_at is not None and execution.started_at is not None:
         # The attempt that ended an execution stands in the columns of its row.
         attempts.append(
             {
-                "attempt": values["attempt"],
-                "startedAt": rfc3339(values["started_at"]),
-                "finishedAt": rfc3339(values["finished_at"]),
-                "responseStatus": values["response_status"],
-                "errorCode": values["error_code"],
-                "errorMessage": values["error_message"],
-                "phases": values["phases"],
-                "worker": values["worker"],
+                "attempt": execution.attempt,
+                "startedAt": execution.started_at,
+                "finishedAt": execution.finished_at,
+                "responseStatus": execution.response_status,
+                "errorCode": execution.error_code,
+                "errorMessage": execution.error_message,
+                "phases": execution.phases,
+                "worker": execution.worker,
             }
         )
     elif attempts:
-        values |= _of_newest(attempts[-1], values)
-    values["attempts"] = attempts
-    if values["response_body"] is not None:
-        values["response_body"] = bytes(values["response_body"])
-    return ExecutionRecord(**values)
+        return execution._replace(**_of_newest(attempts[-1], execution))
+    return execution
 
 
-def _of_newest(newest: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+def _of_newest(newest: dict[str, Any], execution: ExecutionRecord) -> dict[str, Any]:
     """What an execution that runs or waits again, or was cancelled while it waited, tells of its newest attempt."""
     known = {
         "response_status": newest.get("responseStatus"),
@@ -338,26 +335,22 @@ def _of_newest(newest: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]
         "error_message": newest.get("errorMessage"),
         "phases": newest.get("phases"),
         "worker": newest.get("worker"),
-        "started_at": _instant(newest.get("startedAt")),
+        "started_at": newest["startedAt"],
     }
-    return {name: value for name, value in known.items() if values[name] is None}
+    return {name: value for name, value in known.items() if getattr(execution, name) is None}
 
 
 def _attempt(stored: dict[str, Any]) -> dict[str, Any]:
     """An attempt as answers show it: instants come out of jsonb in Postgres' own spelling."""
-    shown = dict(stored)
-    for name in ("startedAt", "finishedAt"):
-        instant = _instant(stored.get(name))
-        shown[name] = None if instant is None else rfc3339(instant)
-    return shown
+    return stored | {name: _instant(stored.get(name)) for name in ("startedAt", "finishedAt")}
 
 
-def _instant(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
+def _instant(text: str | None) -> str | None:
+    return None if text is None else rfc3339(datetime.fromisoformat(text))
 
 
 def _dead_letter(row: Row) -> DeadLetterRecord:
-    values = dict(zip(_DEAD_FIELDS, row, strict=True))
-    if values["last_attempt"] is not None:
-        values["last_attempt"] = _attempt(values["last_attempt"])
-    return DeadLetterRecord(**values)
+    letter = DeadLetterRecord._make(row)
+    if letter.last_attempt is None:
+        return letter
+    return letter._replace(last_attempt=_attempt(letter.last_attempt))

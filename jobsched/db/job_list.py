@@ -6,18 +6,42 @@ a filter is planned for each call, and a plan that is kept never rests on the va
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from peewee import Database
 
-from jobsched.db.connection import Row
+from jobsched.db.session import show_instants
 from jobsched.domain.json_text import unstorable
+from jobsched.domain.spec import DEFINITION
 
 #: Where a tag is looked for first: among so many of the newest ids, then among so many. A bitmap leaves out what is
 #: older by the ranges of ids alone. Behind the last is what is rare or old: all that has the tag is read.
 SPANS = (50_000, 500_000)
 
+_STANDING = (
+    "t1.id", "t1.version", "t1.created_at", "t1.updated_at", "t2.next_execution_time", "t3.last_execution_time",
+    "t3.last_state",
+)  # fmt: skip
+# In the order of ListedJob.
+_SELECT = f"""
+SELECT {", ".join([*_STANDING, *(f"t1.{name}" for name in DEFINITION)])}
+FROM job t1 JOIN job_schedule t2 ON t2.job_id = t1.id LEFT JOIN job_last t3 ON t3.job_id = t1.id
+"""
+
 _SEARCHED = tuple(f"t1.{name} ILIKE %s" for name in ("name", "key", "description", "api"))
+
+
+class ListedJob(NamedTuple):
+    """A job as lists show it. Instants are RFC 3339; ``definition`` has the values of DEFINITION."""
+
+    id: int
+    version: int
+    created_at: str
+    updated_at: str
+    next_execution_time: str | None
+    last_execution_time: str | None
+    last_state: str | None
+    definition: tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,37 +62,34 @@ class Wanted:
         return any(unstorable(text) for text in (self.q or "", self.pool or "", *self.tags, *self.states))
 
 
-def newest(database: Database, select: str, wanted: Wanted, limit: int) -> list[Row]:
-    """The first ``limit`` rows as wanted, newest first by id.
-
-    ``select`` reads jobs of a project (its one parameter) that are not deleted, as t1. Raises the database's errors.
-    """
+def newest(database: Database, wanted: Wanted, limit: int) -> list[ListedJob]:
+    """The first ``limit`` jobs as wanted, newest first by id. Raises the database's errors."""
     if wanted.tags:
         end = wanted.before_id
         if end is None:
             end = (database.execute_sql("SELECT max(id) FROM job").fetchone()[0] or 0) + 1
         for span in SPANS:
             if span >= end:  # all there are
-                return _rows(database, select, wanted, limit, *_ids(wanted, limit))
-            found = _rows(database, select, wanted, limit, *_ids(wanted, limit, span=(end - span, end)))
+                return _rows(database, wanted, limit, *_ids(wanted, limit))
+            found = _rows(database, wanted, limit, *_ids(wanted, limit, span=(end - span, end)))
             if len(found) == limit:
                 return found
         # How far back the rest are, nobody knows, and a walk from the newest down might read all jobs.
-        return _rows(database, select, wanted, limit, *_ids(wanted, limit, order="t1.id + 0"))
-    return _rows(database, select, wanted, limit, *_ids(wanted, limit))
+        return _rows(database, wanted, limit, *_ids(wanted, limit, order="t1.id + 0"))
+    return _rows(database, wanted, limit, *_ids(wanted, limit))
 
 
-def _rows(
-    database: Database, select: str, wanted: Wanted, limit: int, ids: str, parameters: list[Any]
-) -> list[Row]:
+def _rows(database: Database, wanted: Wanted, limit: int, ids: str, parameters: list[Any]) -> list[ListedJob]:
     statement = (
-        f"WITH page AS MATERIALIZED ({ids}) {select} AND t1.id IN (SELECT id FROM page) ORDER BY t1.id DESC"
+        f"WITH page AS MATERIALIZED ({ids}) {_SELECT} WHERE t1.project_id = %s AND t1.deleted_at IS NULL "
+        "AND t1.id IN (SELECT id FROM page) ORDER BY t1.id DESC"
     )
     plan_for_each = wanted.q or wanted.tags or wanted.pool is not None
     cursor = database.cursor()
+    show_instants(cursor)
     cursor.execute(statement, (*parameters, wanted.project_id), prepare=False if plan_for_each else None)
-    rows: list[Row] = cursor.fetchall()
-    return rows
+    end = len(_STANDING)
+    return [ListedJob._make((*row[:end], row[end:])) for row in cursor.fetchall()]
 
 
 def _ids(

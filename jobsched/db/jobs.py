@@ -18,7 +18,7 @@ from psycopg import errors as pg
 from jobsched.db.cancelling import cancel_waiting_of_job
 from jobsched.db.connection import converted, repeated
 from jobsched.db.creating import Creator
-from jobsched.db.job_list import Wanted, newest
+from jobsched.db.job_list import ListedJob, Wanted, newest
 from jobsched.db.models import Job, JobLast, JobSchedule
 from jobsched.db.page import Page
 from jobsched.domain.json_text import compact, unstorable
@@ -39,6 +39,7 @@ _COLUMNS = tuple(field.name for field in _FIELDS)
 _REST = ("id", "project_id", "version", "created_at", "updated_at", *_SCHEDULE_FIELDS, *_LAST_FIELDS)
 _SPEC_OF = itemgetter(*map(_COLUMNS.index, _SPEC_FIELDS))
 _REST_OF = itemgetter(*map(_COLUMNS.index, _REST))
+_KNOWN = "SELECT FROM job WHERE id = %s AND project_id = %s"
 _LARGEST_ID = 2**63 - 1
 _UPSERT_ATTEMPTS = 10
 
@@ -85,10 +86,11 @@ class Jobs:
         self._database = database
         self._poll_interval = timedelta(seconds=poll_interval)
         self._creator = Creator(database)
-        # Peewee takes longer to compile this wide SELECT than Postgres to run it: compiled once. Its tables are t1
-        # (job), t2 (job_schedule) and t3 (job_last).
-        self._select, _parameters = _rows(0).bind(database).sql()
-        self._select_one = f"{self._select} AND t1.id = %s"
+        # Peewee takes longer to compile this wide SELECT than Postgres to run it: compiled once, with job
+        # as t1.
+        select, _parameters = _rows(0).bind(database).sql()
+        self._select_by_id = f"{select} AND t1.id = %s"
+        self._select_by_key = f"{select} AND t1.key = %s"
 
     @repeated
     def create(self, project_id: int, spec: JobSpec) -> Saved:
@@ -123,7 +125,7 @@ class Jobs:
         if unstorable(key):
             return None
         with converted():
-            row = _rows(project_id).where(Job.key == key).dicts().first()
+            row = self._database.execute_sql(self._select_by_key, (project_id, key)).fetchone()
         return None if row is None else _record(row)
 
     def upsert(
@@ -167,7 +169,7 @@ class Jobs:
         if not 0 < job_id <= _LARGEST_ID:
             return False
         with converted():
-            return bool(Job.select().where(Job.id == job_id, Job.project_id == project_id).exists())
+            return self._database.execute_sql(_KNOWN, (job_id, project_id)).fetchone() is not None
 
     def page(
         self,
@@ -180,7 +182,7 @@ class Jobs:
         pool: str | None = None,
         tags: Sequence[str] = (),
         states: Sequence[str] = (),
-    ) -> Page[JobRecord]:
+    ) -> Page[ListedJob]:
         """Newest first by id. ``q`` looks in name, key, description and api; tags and states mean any of."""
         wanted = Wanted(
             project_id=project_id,
@@ -194,8 +196,8 @@ class Jobs:
         if wanted.impossible:
             return Page([])
         with converted():
-            found = newest(self._database, self._select, wanted, limit + 1)
-        return Page.of([_record_of(row) for row in found], limit, lambda job: job.id)
+            found = newest(self._database, wanted, limit + 1)
+        return Page.of(found, limit, lambda job: job.id)
 
     @repeated
     def update(
@@ -269,11 +271,11 @@ class Jobs:
     def _get(self, project_id: int, job_id: int) -> JobRecord:
         row = None
         if 0 < job_id <= _LARGEST_ID:
-            cursor = self._database.execute_sql(self._select_one, (project_id, job_id))
+            cursor = self._database.execute_sql(self._select_by_id, (project_id, job_id))
             row = cursor.fetchone()
         if row is None:
             raise NotFound(f"There is no job {job_id}.")
-        return _record_of(row)
+        return _record(row)
 
     def _locked(self, project_id: int, job_id: int) -> JobRecord:
         """The job, its schedule row and then its own row locked."""
@@ -340,11 +342,7 @@ def _rows(project_id: int) -> Any:
     )
 
 
-def _record(row: dict[str, Any]) -> JobRecord:
-    return _record_of([row[name] for name in _COLUMNS])
-
-
-def _record_of(row: Sequence[Any]) -> JobRecord:
+def _record(row: Sequence[Any]) -> JobRecord:
     """The job of a row with the columns of ``_FIELDS``."""
     spec = dict(zip(_SPEC_FIELDS, _SPEC_OF(row), strict=True))
     for name in _ARRAYS:

@@ -18,8 +18,10 @@ from psycopg import errors as pg
 from psycopg.abc import AdaptContext, Buffer
 from psycopg.adapt import Loader
 from psycopg.pq import Format, TransactionStatus
+from psycopg.types.json import set_json_loads
 
-from jobsched.clock import monotonic
+from jobsched.clock import monotonic, rfc3339
+from jobsched.domain.json_text import parsed
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -163,10 +165,36 @@ _INSTANTS = psycopg.postgres.types["timestamptz"].oid
 _usual_instant: Any = psycopg.adapters.get_loader(_INSTANTS, Format.TEXT)
 
 
+class ShownInstant(Loader):
+    """Reads a timestamptz as the text that answers show, where nobody asks for more; a page has hundreds of them.
+
+    A session of ours has UTC for its time zone, so the server's text has the digits in place, as a rule.
+    """
+
+    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+        super().__init__(oid, context)
+        self._any = _AnyInstant(oid, context)
+
+    def load(self, data: Buffer) -> str:
+        text = str(data, "ascii")
+        if text[10:11] == " " and text[-3:] == "+00":
+            if len(text) == len("2026-12-01 09:00:00.123456+00"):
+                return f"{text[:10]}T{text[11:23]}Z"
+            if len(text) == len("2026-12-01 09:00:00+00"):
+                return f"{text[:10]}T{text[11:19]}.000Z"
+        return rfc3339(self._any.load(data))
+
+
+def show_instants(cursor: psycopg.Cursor[Row]) -> None:
+    """Let ``cursor`` read instants as ShownInstant does."""
+    cursor.adapters.register_loader(_INSTANTS, ShownInstant)
+
+
 class _Adapter(peewee.Psycopg3Adapter):  # Peewee carries no types
     def connect(self, db: "Pool", **options: Any) -> Session:
         session = connect(db.database, statement_timeout=db.statement_timeout, **options)
         session.adapters.register_loader(_INSTANTS, _AnyInstant)
+        set_json_loads(parsed, session)
         return session
 
 

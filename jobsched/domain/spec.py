@@ -6,7 +6,7 @@ strictly (no ``"5"`` for 5, no unknown field), collect every fault with its RFC 
 jobsched/domain/spec_rules.py.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from operator import attrgetter
@@ -25,6 +25,7 @@ from jobsched.domain.validation import checked_object, faults_of, field_names
 from jobsched.errors import Fault, InvalidInput, InvalidSchedule
 
 __all__ = [
+    "DEFINITION",
     "MASK",
     "READ_ONLY",
     "CheckTarget",
@@ -33,6 +34,7 @@ __all__ = [
     "JobSpec",
     "apply_merge",
     "apply_replace",
+    "definition_json",
     "is_secret",
     "parse_job_create",
     "read_with_key",
@@ -54,8 +56,10 @@ READ_ONLY = (
 )
 
 _KNOWN = (*field_names(JobCreate), *READ_ONLY)
+#: The fields of JobSpec in the order in which answers show them.
+DEFINITION = tuple(JobCreate.model_fields)
 _SHOWN_NAMES = tuple(field.alias or name for name, field in JobCreate.model_fields.items())
-_VALUES = attrgetter(*JobCreate.model_fields)
+_VALUES = attrgetter(*DEFINITION)
 # Stand in for required fields that are faulty, so that the others are looked at all the same.
 _PLACEHOLDERS = {"schedule": "@daily", "api": "http://placeholder.invalid/"}
 
@@ -98,12 +102,18 @@ class JobSpec:
     jitter_seconds: float = 0.0
 
 
-#: Fields that JSON shows otherwise than they are; of the others there are three times as many.
-_SHOWN_OTHERWISE = tuple(
-    field.alias or name
-    for name, field in JobCreate.model_fields.items()
-    if JobSpec.__dataclass_fields__[name].type in (float, datetime | None, tuple[str, ...])
-)
+def _shown_names(kind: object) -> tuple[str, ...]:
+    """The names in JSON of JobSpec's fields of a type."""
+    fields = JobSpec.__dataclass_fields__
+    return tuple(
+        shown for name, shown in zip(DEFINITION, _SHOWN_NAMES, strict=True) if fields[name].type == kind
+    )
+
+
+# What JSON shows otherwise than it is; of the others there are three times as many.
+_NUMBERS = _shown_names(float)
+_INSTANTS = _shown_names(datetime | None)
+_ARRAYS = _shown_names(tuple[str, ...])
 
 
 def parse_job_create(body: object, *, check_target: CheckTarget, suggest: bool = True) -> JobSpec:
@@ -170,25 +180,26 @@ def apply_merge(
 
 def spec_json(spec: JobSpec) -> dict[str, Any]:
     """The definition as answers show it: camelCase, instants as RFC 3339, secret headers as ``"***"``."""
-    shown = dict(zip(_SHOWN_NAMES, _VALUES(spec), strict=True))
-    for name in _SHOWN_OTHERWISE:
-        value = shown[name]
-        if value is not None:
-            shown[name] = _shown(value)
-    if spec.headers:
+    return definition_json(_VALUES(spec))
+
+
+def definition_json(values: Iterable[Any]) -> dict[str, Any]:
+    """As ``spec_json``, of the values of DEFINITION. Arrays may be lists, and instants the text already."""
+    shown = dict(zip(_SHOWN_NAMES, values, strict=True))
+    for name in _NUMBERS:
+        if (value := shown[name]).is_integer():
+            shown[name] = int(value)
+    for name in _INSTANTS:
+        if isinstance(value := shown[name], datetime):
+            shown[name] = rfc3339(value)
+    for name in _ARRAYS:
+        shown[name] = list(shown[name])
+    if shown["headers"]:
         shown["headers"] = {
-            name: MASK if is_secret(name, spec.secret_headers) else value
-            for name, value in spec.headers.items()
+            name: MASK if is_secret(name, shown["secretHeaders"]) else value
+            for name, value in shown["headers"].items()
         }
     return shown
-
-
-def _shown(value: float | datetime | tuple[str, ...]) -> Any:
-    if isinstance(value, float):
-        return int(value) if value.is_integer() else value
-    if isinstance(value, datetime):
-        return rfc3339(value)
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _without_read_only(document: Mapping[str, Any]) -> dict[str, Any]:

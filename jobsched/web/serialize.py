@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
+import orjson
 from flask import Response
 from werkzeug.datastructures import Headers
 
 from jobsched.clock import rfc3339
 from jobsched.db.executions import DeadLetterRecord, ExecutionRecord
+from jobsched.db.job_list import ListedJob
 from jobsched.db.jobs import JobRecord
 from jobsched.db.page import Page
 from jobsched.domain.json_text import compact
-from jobsched.domain.spec import spec_json
+from jobsched.domain.spec import definition_json, spec_json
 from jobsched.web.params import List, cursor_of
 
 T = TypeVar("T")
@@ -31,16 +33,18 @@ class Answer(Response):
 def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """``value`` as a JSON response, with a line end, so that a terminal's prompt does not stick to it."""
     try:
-        text = compact(value)
-    except ValueError:
-        text = compact(_finite(value))
+        text = orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+    except orjson.JSONEncodeError:  # it has an integer of more than 64 bits
+        text = f"{compact(_finite(value))}\n".encode()
     # In the form in which werkzeug takes all as it is.
     own = Headers([("Content-Type", "application/json"), *(headers.items() if headers else ())])
-    return Answer(f"{text}\n".encode(), status, own)
+    return Answer(text, status, own)
 
 
 def _finite(value: Any) -> Any:
-    """``value`` with null for what JSON has no number for. Only a hand in the tables can have put it there."""
+    """``value`` with null for what JSON has no number for, as orjson has it. Only a hand in the tables can have put
+    it there.
+    """
     if isinstance(value, Mapping):
         return {name: _finite(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
@@ -59,6 +63,20 @@ def job(record: JobRecord) -> dict[str, Any]:
     """A job; the values of secret headers are masked."""
     standing = read_only(record)
     return {"id": standing.pop("id"), **spec_json(record.spec), **standing}
+
+
+def listed_job(record: ListedJob) -> dict[str, Any]:
+    """The same of a job in a list."""
+    return {
+        "id": record.id,
+        **definition_json(record.definition),
+        "nextExecutionTime": record.next_execution_time,
+        "lastExecutionTime": record.last_execution_time,
+        "lastState": record.last_state,
+        "createdAt": record.created_at,
+        "updatedAt": record.updated_at,
+        "version": record.version,
+    }
 
 
 def read_only(record: JobRecord) -> dict[str, Any]:
@@ -88,13 +106,14 @@ _ATTEMPT = (
 )
 
 
-def _ordered(value: Any, names: tuple[str, ...]) -> Any:
-    return value and {name: value.get(name) for name in names}
+def _phases(stored: dict[str, Any] | None) -> dict[str, Any] | None:
+    return stored and {name: stored.get(name) for name in _PHASES}
 
 
 def _attempt(stored: dict[str, Any]) -> dict[str, Any]:
-    shown: dict[str, Any] = _ordered(stored, _ATTEMPT)
-    return shown | {"phases": _ordered(shown["phases"], _PHASES)}
+    shown = {name: stored.get(name) for name in _ATTEMPT}
+    shown["phases"] = _phases(shown["phases"])
+    return shown
 
 
 def execution(record: ExecutionRecord) -> dict[str, Any]:
@@ -105,11 +124,11 @@ def execution(record: ExecutionRecord) -> dict[str, Any]:
         "jobId": record.job_id,
         "trigger": record.trigger,
         "state": record.state,
-        "scheduledFor": rfc3339(record.scheduled_for),
-        "dueAt": instant(record.due_at),
-        "queuedAt": instant(record.queued_at),
-        "startedAt": instant(record.started_at),
-        "finishedAt": instant(record.finished_at),
+        "scheduledFor": record.scheduled_for,
+        "dueAt": record.due_at,
+        "queuedAt": record.queued_at,
+        "startedAt": record.started_at,
+        "finishedAt": record.finished_at,
         "executionDurationMs": record.execution_duration_ms,
         "attempt": record.attempt,
         "retryCount": record.retry_count,
@@ -123,7 +142,7 @@ def execution(record: ExecutionRecord) -> dict[str, Any]:
         "errorCode": record.error_code,
         "errorMessage": record.error_message,
         "jobVersion": record.job_version,
-        "phases": _ordered(record.phases, _PHASES),
+        "phases": _phases(record.phases),
         "attempts": [_attempt(one) for one in record.attempts],
         "skippedCount": record.skipped_count,
         "redriveOf": record.redrive_of,
@@ -136,8 +155,8 @@ def dead_letter(record: DeadLetterRecord) -> dict[str, Any]:
         "id": record.id,
         "jobId": record.job_id,
         "trigger": record.trigger,
-        "scheduledFor": rfc3339(record.scheduled_for),
-        "failedAt": rfc3339(record.failed_at),
+        "scheduledFor": record.scheduled_for,
+        "failedAt": record.failed_at,
         "attempt": record.attempt,
         "retryCount": record.retry_count,
         "responseStatus": record.response_status,

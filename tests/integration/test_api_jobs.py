@@ -231,3 +231,12 @@ def test_a_job_of_another_project_does_not_exist(api: Api) -> None:
         body = {"name": "n"} if method == "PATCH" else None
         assert_problem(api.call(method, path + suffix, json=body), 404)
     assert api.call("GET", "/api/v1/jobs").get_json() == {"items": [], "nextCursor": None}
+
+
+def test_numbers_in_a_payload_come_back_as_they_were_sent(api: Api) -> None:
+    sent = [2**63 - 1, 2**64, -(10**30), 1e22, 5e-324, 0.1, -0.0]
+    job = api.create(payload=sent)
+    for path in (f"/api/v1/jobs/{job['id']}", "/api/v1/jobs"):
+        answer = api.call("GET", path).get_json()
+        [found] = answer.get("items", [answer])
+        assert repr(found["payload"]) == repr(sent)

@@ -1,7 +1,11 @@
+import random
+
 import peewee
 import pytest
 
+from jobsched.clock import rfc3339
 from jobsched.db.connection import Link, converted, open_pool
+from jobsched.db.session import show_instants
 from jobsched.errors import DatabaseRefused, DatabaseUnavailable, SchemaMismatch
 
 
@@ -80,3 +84,27 @@ def test_errors_of_ours_and_of_others_pass_unchanged():
         raise KeyError("x")
     with pytest.raises(DatabaseUnavailable), converted():
         raise peewee.OperationalError("gone")
+
+
+def test_an_instant_is_read_as_text_as_its_datetime_would_be_shown(pool):
+    chance = random.Random(5)
+    fractions = ["", ".000001", ".1", ".12", ".123", ".1234", ".12345", ".123456", ".999999"]
+    given = ["infinity", "-infinity", "0044-03-15 12:00:00 BC", "12026-03-15 12:00:00.123456+00"]
+    given += [
+        f"{year:04}-{chance.randint(1, 12):02}-{chance.randint(1, 28):02} {chance.randint(0, 23):02}:59:01{fraction}+00"
+        for year in (1, 99, 999, 1969, 2026, 9999)
+        for fraction in fractions
+    ]
+    statement = "SELECT unnest(%s::text[])::timestamptz"
+    plain = pool.cursor().execute(statement, (given,)).fetchall()
+    cursor = pool.cursor()
+    show_instants(cursor)
+    shown = cursor.execute(statement, (given,)).fetchall()
+    assert [text for (text,) in shown] == [rfc3339(instant) for (instant,) in plain]
+    assert shown[0] == ("9999-12-31T23:59:59.999Z",)
+    # Where the session's time zone is another, too.
+    pool.execute_sql("SET timezone = 'Asia/Kathmandu'")
+    cursor = pool.cursor()
+    show_instants(cursor)
+    assert cursor.execute(statement, (given[-1:],)).fetchall() == shown[-1:]
+    pool.execute_sql("RESET timezone")

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from jobsched.clock import rfc3339 as shown
 from jobsched.db.connection import open_pool
 from jobsched.db.executions import DeadLetterRecord, ExecutionRecord
 from jobsched.errors import NotFound
@@ -39,8 +40,8 @@ def test_an_execution_that_waits_for_a_retry_tells_of_its_last_attempt(stored):
         job, "retrying", attempt=1, retry_count=1, attempts=json.dumps([ATTEMPT]), job_version=1
     )
     assert stored.executions.get(1, execution) == ExecutionRecord(
-        id=execution, project_id=1, job_id=job.id, trigger="manual", state="retrying", scheduled_for=SLOT,
-        due_at=SLOT, queued_at=None, started_at=SLOT + timedelta(seconds=1, milliseconds=123),
+        id=execution, project_id=1, job_id=job.id, trigger="manual", state="retrying", scheduled_for=shown(SLOT),
+        due_at=shown(SLOT), queued_at=None, started_at=SHOWN["startedAt"],
         finished_at=None, execution_duration_ms=None, attempt=1, retry_count=1, max_retry_count=7, worker="w1",
         response_status=503, response_headers=None, response_body=None, response_truncated=False,
         error_code="http_status", error_message="The target answered 503.", job_version=1,
@@ -63,7 +64,7 @@ def test_a_running_execution_names_its_worker(stored):
         attempts=json.dumps([ATTEMPT]),
     )
     found = stored.executions.get(1, execution)
-    assert (found.worker, found.started_at, found.attempts) == ("w9", started, [SHOWN])
+    assert (found.worker, found.started_at, found.attempts) == ("w9", shown(started), [SHOWN])
 
 
 def test_the_attempt_that_ended_an_execution_is_among_its_attempts(stored):
@@ -245,8 +246,8 @@ def test_dead_letters_are_listed_and_filtered(stored):
     first = letters(1, limit=2)
     assert ids(letters(1, limit=2, before_id=first.next_before)) == [a]
     assert stored.executions.dead_letter(1, a) == DeadLetterRecord(
-        id=a, project_id=1, job_id=job.id, trigger="schedule", scheduled_for=SLOT,
-        failed_at=SLOT + timedelta(minutes=1), attempt=4, retry_count=3, response_status=500,
+        id=a, project_id=1, job_id=job.id, trigger="schedule", scheduled_for=shown(SLOT),
+        failed_at=shown(SLOT + timedelta(minutes=1)), attempt=4, retry_count=3, response_status=500,
         error_code="http_status", error_message="The target answered 500.", payload={"b": 1, "a": None},
         last_attempt=SHOWN, queue="default",
     )  # fmt: skip

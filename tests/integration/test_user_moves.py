@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from jobsched.clock import rfc3339
 from jobsched.db import claims
 from jobsched.db.connection import open_pool
 from jobsched.db.user_moves import QUEUE_OF_JOB, Redriven, RedriveProgress
@@ -156,7 +157,7 @@ def test_retry_makes_what_waits_due_now(stored, state):
 
 def test_retry_puts_off_nothing(stored):
     execution = stored.execution(stored.job())
-    assert stored.moves.retry(1, execution).due_at == SLOT
+    assert stored.moves.retry(1, execution).due_at == rfc3339(SLOT)
 
 
 @pytest.mark.parametrize("state", ["queued", "running", "blocked"])
@@ -171,7 +172,12 @@ def test_retry_of_what_is_over_makes_another_execution(stored, state):
     job = stored.job(payload={"v": 2})
     old = stored.finished(job, state)
     new = stored.moves.retry(1, old)
-    assert (new.trigger, new.redrive_of, new.state, new.scheduled_for) == ("redrive", old, "pending", SLOT)
+    assert (new.trigger, new.redrive_of, new.state, new.scheduled_for) == (
+        "redrive",
+        old,
+        "pending",
+        rfc3339(SLOT),
+    )
     assert new.id != old
     assert payloads(stored) == [None]
 

@@ -91,7 +91,7 @@ def register(api: Api, services: Services) -> None:
             tags=query.tag,
             states=query.state,
         )
-        return serialize.page("jobs", found, serialize.job)
+        return serialize.page("jobs", found, serialize.listed_job)
 
     def shown(record: JobRecord) -> Response:
         headers = {"ETag": _etag(record)}
