@@ -1,6 +1,7 @@
 """A list reads a page, not all there is: whatever its filter, and with one plan for all values as for each alone."""
 
 import os
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
@@ -43,16 +44,35 @@ SELECT COALESCE(sum(GREATEST(seq_tup_read, 0) + COALESCE(idx_tup_fetch, 0)), 0):
 """
 
 
+_OF_DAYS = f"""
+INSERT INTO execution_history (id, project_id, job_id, trigger, scheduled_for, finished_at, state, attempt, retry_count,
+    max_retry_count, attempts, error_message)
+SELECT n, 1, 1, 'schedule', slot, slot + CASE WHEN n BETWEEN 9000 AND 9009 THEN interval '2 days' ELSE interval '1 s' END,
+    CASE WHEN n % 40 = 0 THEN 'failed' ELSE 'succeeded' END, 1, 0, 3, '[]', repeat('x', 500)
+FROM (SELECT n, now() - ({MANY} - n) * interval '8.64 s' AS slot FROM generate_series(1, {MANY}) AS n) AS s;
+VACUUM ANALYZE execution_history
+"""
+
+
+@pytest.fixture(scope="module")
+def days_url(postgres_url):
+    """A database with 10,000 executions a day; some were over two days late."""
+    yield from made(postgres_url, f"days_{os.getpid()}", _OF_DAYS)
+
+
 @pytest.fixture(scope="module")
 def many_url(postgres_url):
     """A database that these tests only read."""
-    name = f"many_{os.getpid()}"
+    yield from made(postgres_url, f"many_{os.getpid()}", _MANY)
+
+
+def made(postgres_url, name, statements):
     url = with_database(postgres_url, name)
     with psycopg.connect(postgres_url, autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name}")
         migrate(url, history_days=30)
         with psycopg.connect(url, autocommit=True) as connection:
-            for statement in _MANY.split(";\n"):
+            for statement in statements.split(";\n"):
                 connection.execute(statement)
         yield url
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
@@ -159,3 +179,38 @@ def test_a_tag_is_found_however_far_back_its_jobs_are(pool, monkeypatch, spans):
         assert ids(5000, tags=["old", "even"]) == [*range(MANY, 30, -2), *range(30, 0, -1)]
         assert ids(100, tags=["old", "even"], states=["failed"]) == list(range(MANY, 0, -50))
         assert ids(7, tags=["nobody"]) == []
+
+
+@pytest.mark.parametrize("plans", ["auto", "force_custom_plan"])
+@pytest.mark.parametrize("days", [0.01, 1, 3])
+@pytest.mark.parametrize(
+    ("states", "span", "most"),
+    [
+        ([], None, MANY / 5),
+        ([], timedelta(days=1), MANY / 5),
+        ([], timedelta(minutes=10), MANY / 5),
+        (["failed"], None, MANY / 2),
+        (["failed", "cancelled"], timedelta(days=2), MANY / 2),
+    ],
+)
+def test_a_page_until_a_past_time_reads_what_is_about_that_time(days_url, plans, days, states, span, most):
+    to = datetime.now(UTC) - timedelta(days=days)
+    from_ = None if span is None else to - span
+    pool = open_pool(days_url, "test", 1)
+    read, found = rows_read(
+        pool, plans, lambda: Executions(pool).page(1, limit=PAGE, states=states, from_=from_, to=to)
+    )
+    with pool.connection_context():
+        expected = pool.execute_sql(
+            "SELECT id FROM execution_history WHERE scheduled_for < %(to)s AND scheduled_for >= %(from)s "
+            "AND state = ANY(%(states)s) ORDER BY id DESC LIMIT %(limit)s",
+            {
+                "to": to,
+                "from": from_ or datetime(2000, 1, 1, tzinfo=UTC),
+                "states": states or ["succeeded", "failed"],
+                "limit": PAGE,
+            },
+        ).fetchall()
+    pool.close_all()
+    assert found == [row[0] for row in expected]
+    assert read < most
