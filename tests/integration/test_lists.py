@@ -47,7 +47,8 @@ SELECT COALESCE(sum(GREATEST(seq_tup_read, 0) + COALESCE(idx_tup_fetch, 0)), 0):
 _OF_DAYS = f"""
 INSERT INTO execution_history (id, project_id, job_id, trigger, scheduled_for, finished_at, state, attempt, retry_count,
     max_retry_count, attempts, error_message)
-SELECT n, 1, 1, 'schedule', slot, slot + CASE WHEN n BETWEEN 9000 AND 9009 THEN interval '2 days' ELSE interval '1 s' END,
+SELECT n, 1, 1, 'schedule', slot, slot + CASE WHEN n BETWEEN 9000 AND 9009 THEN interval '2 days'
+        ELSE interval '1 s' END,
     CASE WHEN n % 40 = 0 THEN 'failed' ELSE 'succeeded' END, 1, 0, 3, '[]', repeat('x', 500)
 FROM (SELECT n, now() - ({MANY} - n) * interval '8.64 s' AS slot FROM generate_series(1, {MANY}) AS n) AS s;
 VACUUM ANALYZE execution_history
