@@ -1,7 +1,9 @@
 """A list reads a page, not all there is: whatever its filter, and with one plan for all values as for each alone."""
 
 import os
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -12,6 +14,8 @@ from jobsched.db.executions import Executions
 from jobsched.db.jobs import Jobs
 from jobsched.db.migrate import migrate
 from tests.conftest import with_database
+
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 
 MANY = 40_000
 PAGE = 20
@@ -235,3 +239,33 @@ def test_a_page_is_full_though_a_job_of_it_is_deleted_while_it_is_read(pool, mon
         transaction.rollback()
     assert [job.id for job in page.items] == [n for n in range(MANY, 0, -2) if n != deleted[0]][:PAGE]
     assert page.next_before is not None
+
+
+@pytest.fixture
+def text_index(many_url):
+    """The index of trigrams, by the statements that the documents show."""
+    [statements] = re.findall(r"```sql\n(CREATE EXTENSION .*?)```", OPERATIONS.read_text(), re.DOTALL)
+    with psycopg.connect(many_url, autocommit=True) as connection:
+        if (
+            connection.execute("SELECT FROM pg_available_extensions WHERE name = 'pg_trgm'").fetchone()
+            is None
+        ):
+            pytest.skip("this Postgres has no pg_trgm")
+        for statement in statements.split(";\n"):
+            connection.execute(statement)
+        yield
+        connection.execute("DROP INDEX job_text")
+        connection.execute("DROP EXTENSION pg_trgm")
+
+
+def test_a_search_uses_the_index_that_an_operator_may_make(pool, text_index):
+    def page(q, **filters):
+        return rows_read(pool, "auto", lambda: Jobs(pool).page(1, limit=PAGE, q=q, **filters))
+
+    read, found = page("customer 77")
+    assert (read < FEW, found) == (True, [])
+    read, found = page("customer 77", is_active=True, before_id=MANY)
+    assert (read < FEW, found) == (True, [])
+    # Where all have the text, a walk from the newest down is shorter.
+    read, found = page("127.0.0")
+    assert (read < FEW, found) == (True, list(range(MANY, MANY - PAGE, -1)))
