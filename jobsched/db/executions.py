@@ -5,8 +5,7 @@ finishes meanwhile is seen in one of them, never in both or neither. Between pag
 the order, so it is not seen again.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -98,23 +97,42 @@ FROM execution_history e
 """
 
 
-# The id at the end of a page. With "id + 0", which only the index on slots has, not by a walk over ids.
+# An id that a page of history lies at or above, of what was due since :back. By "id + 0", which only the index on slots
+# has, not by a walk over ids.
 _PROBE = """
-SELECT e.id FROM execution_history e
-WHERE {where} AND e.state = ANY(%(states)s) AND e.finished_at < %(soon)s
-ORDER BY {id} DESC OFFSET :limit - 1 LIMIT 1
+(SELECT e.id FROM execution_history e
+WHERE {where} AND e.scheduled_for >= %({back})s AND e.finished_at >= %({back})s AND e.finished_at < %(soon)s
+ORDER BY e.id + 0 DESC OFFSET :limit - 1 LIMIT 1)
+"""
+# What lies there; nothing where no such id is known.
+_WINDOW = """
+(WITH w AS MATERIALIZED ({finished} WHERE {where} AND e.id + 0 >= (SELECT floor.id FROM floor))
+SELECT * FROM w ORDER BY id DESC LIMIT :limit)
+"""
+# All of it, newest first: what was over soon after the time asked for by a walk over ids, and of what was over later
+# what has no page of the former above it, by the index on slots.
+_LONG_AGO = """
+(WITH near AS MATERIALIZED (SELECT * FROM ({walks}) AS n ORDER BY id DESC LIMIT :limit),
+late AS MATERIALIZED ({finished} WHERE {where} AND e.finished_at >= %(soon)s
+    AND e.id + 0 >= COALESCE((SELECT min(near.id) FROM near HAVING count(*) = :limit), 0))
+SELECT * FROM near UNION ALL (SELECT * FROM late ORDER BY id DESC LIMIT :limit))
 """
 _JOB = "e.job_id = %(job)s"
 # The same, as a range and with its order: so Postgres expects many rows and walks the job's from the newest down. For
 # most jobs it would expect a few, and then collect and sort all those of one that runs every minute.
 _OF_JOB = "e.job_id BETWEEN %(job)s AND %(job)s"
-_SINCE = "e.scheduled_for >= %(back)s AND e.finished_at >= %(back)s"
-
 #: Before it nothing was called, and Python has no instant an hour before the first one.
 _FIRST_YEAR = 1970
 
 #: How far back, in seconds, a page of history is looked for before the end of the time asked for.
-_LOOK_BACK = (1.0, 60.0, 3600.0)
+_LOOK_BACK = (1.0, 60.0, 600.0, 3600.0)
+
+#: More than the last of them: with an id that was given out in that time, or later, nothing was over a day before.
+_DAY = timedelta(days=1)
+
+# Until the end of a transaction. With the values Postgres leaves out days while it plans, finds that cheaper, and plans
+# each call anew. That takes several times as long as to leave them out at the start of a plan that is there.
+_ONE_PLAN = "SELECT set_config('plan_cache_mode', 'force_generic_plan', true)"
 
 
 class Executions:
@@ -171,69 +189,64 @@ class Executions:
         if trigger not in (None, "schedule"):
             where.append("e.trigger <> 'schedule'")  # else the index on what was not scheduled is not used
         final = [state for state in FINAL if state in wanted]
-        in_window = bool(final) and to is not None and before_id is None and job_id is None
-        parts = [_part(_LIVE, where, set(LIVE) <= set(wanted))] if set(wanted) & set(LIVE) else []
-        with self._planned_once() if in_window else nullcontext():
-            if final:
-                parts += self._finished(where, parameters, final, limit + 1, in_window)
-            statement = f"SELECT * FROM ({' UNION ALL '.join(parts)}) AS x ORDER BY 1 DESC LIMIT :limit"
+        live = [_part(_LIVE, where, set(LIVE) <= set(wanted))] if set(wanted) & set(LIVE) else []
+        # Nothing finishes before its slot, so whole days can be left out.
+        finished = where if from_ is None else [*where, "e.finished_at >= %(from)s"]
+        if final and to is not None and before_id is None and job_id is None and to <= clock.utc_now():
+            rows = self._until(live, finished, parameters, final, limit + 1)
+        else:
+            statement = _newest([*live, *_walks(finished, final)])
             rows = self._rows(_limited(statement, limit + 1), parameters)
         return Page.of([_execution(row) for row in rows], limit, lambda execution: execution.id)
 
-    def _finished(
-        self, where: list[str], parameters: dict[str, Any], final: Sequence[str], limit: int, in_window: bool
-    ) -> list[str]:
-        """The parts of a page that come from the history, of executions in these states."""
-        if parameters["from"] is not None:
-            # Nothing finishes before its slot, so whole days can be left out.
-            where = [*where, "e.finished_at >= %(from)s"]
-        if in_window:
-            floor = self._floor(where, parameters, limit)
-            if floor is not None:
-                parameters["floor"] = floor
-                return [_window(where)]
-        if parameters["job"] is not None:
-            where = [_OF_JOB if condition == _JOB else condition for condition in where]
-        if "succeeded" in final:
-            return [_part(_FINISHED, where, set(FINAL) <= set(final))]
-        # One walk a state: the indexes on what did not succeed are in order of ids within each.
-        return [_part(_FINISHED, [*where, f"e.state = '{state}'"], every_state=True) for state in final]
-
-    @contextmanager
-    def _planned_once(self) -> Iterator[None]:
-        """Statements in here have one plan, whatever their values.
-
-        With the values Postgres leaves out days while it plans, finds that cheaper, and plans each call anew. That
-        takes several times as long as to leave them out at the start of a plan that is there.
-        """
-        with converted(), self._database.atomic():
-            self._database.execute_sql("SET LOCAL plan_cache_mode = force_generic_plan")
-            yield
-
-    def _floor(self, where: list[str], parameters: dict[str, Any], limit: int) -> int | None:
-        """An id that leaves a page of history at or above it, from about the end of the time asked for.
+    def _until(
+        self, live: list[str], where: list[str], parameters: dict[str, Any], final: Sequence[str], limit: int
+    ) -> list[Row]:
+        """The rows of a page that ends before now.
 
         Ids follow the time of firing, not the slot: whoever walks from the newest id down to the slots before ``to``
-        reads all that came after. Above the floor the few late ones among them are found by the index on slots. None:
-        ``to`` is now or later.
+        reads all that came after. So an id is looked for, from about that time, that has a page of history at or above
+        it. There the few late ones are found by the index on slots.
         """
         to, from_ = parameters["to"], parameters["from"]
-        if to > clock.utc_now():
-            return None
-        if to.year < _FIRST_YEAR:
-            return 0
-        known = parameters | {"soon": to + timedelta(days=1)}
-        probe = _limited(_PROBE, limit)
-        statement = probe.format(where=" AND ".join([*where, _SINCE]), id="e.id + 0")
-        for seconds in _LOOK_BACK:
-            back = to - timedelta(seconds=seconds)
-            if from_ is not None and back <= from_:
-                return 0
-            if rows := self._rows(statement, known | {"back": back}):
-                return int(rows[0][0])
-        # Little happened then. In the days before, the walk is short; what is later is not looked at here.
-        rows = self._rows(probe.format(where=" AND ".join(where), id="e.id"), known)
-        return int(rows[0][0]) if rows else 0
+        in_state = [*where, "e.state = ANY(%(states)s)"]
+        probes, since = list[str](), list[str]()
+        whole = to.year < _FIRST_YEAR
+        if not whole:
+            parameters |= {"soon": to + _DAY, "since": to - _DAY}
+            since = ["e.finished_at >= %(since)s"]
+            for number, seconds in enumerate(_LOOK_BACK):
+                back = to - timedelta(seconds=seconds)
+                whole = from_ is not None and back <= from_
+                if whole:
+                    break
+                parameters[f"back{number}"] = back
+                probes.append(_PROBE.format(where=" AND ".join(in_state), back=f"back{number}"))
+        # One after the other, as far as need be.
+        known = ", ".join([*probes, "0"] if whole else probes)
+        floor = f"WITH floor AS MATERIALIZED (SELECT COALESCE({known}) AS id)"
+        window = _WINDOW.format(finished=_FINISHED, where=" AND ".join([*in_state, *since]))
+        statement = f"{floor} {_newest([*live, window], 'x.*, (SELECT id FROM floor)')}"
+        rows = self._by_one_plan(_limited(statement, limit), parameters)
+        if whole or (rows and rows[0][-1] is not None):
+            return [row[:-1] for row in rows]
+        # Little happened then. In the days before, the walk is short.
+        walks = _walks([*where, "e.finished_at < %(soon)s"], final)
+        long_ago = _LONG_AGO.format(
+            walks=" UNION ALL ".join(walks), finished=_FINISHED, where=" AND ".join(in_state)
+        )
+        return self._by_one_plan(_limited(_newest([*live, long_ago]), limit), parameters)
+
+    def _by_one_plan(self, statement: str, parameters: dict[str, Any]) -> list[Row]:
+        """The rows of a statement that has one plan on each connection, whatever its values."""
+        # In one exchange, which is one transaction.
+        with converted(), self._database.connection().pipeline():
+            self._database.cursor().execute(_ONE_PLAN)
+            cursor = self._database.cursor()
+            show_instants(cursor)
+            cursor.execute(statement, parameters, prepare=True)
+            rows: list[Row] = cursor.fetchall()
+        return rows
 
     def dead_letter(self, project_id: int, execution_id: int) -> DeadLetterRecord:
         """The dead letter of an execution. Raises NotFound."""
@@ -280,6 +293,15 @@ class Executions:
         return rows
 
 
+def _walks(where: list[str], final: Sequence[str]) -> list[str]:
+    """The parts of a page that come from the history, of executions in these states, by walks from the newest down."""
+    where = [_OF_JOB if condition == _JOB else condition for condition in where]
+    if "succeeded" in final:
+        return [_part(_FINISHED, where, set(FINAL) <= set(final))]
+    # One walk a state: the indexes on what did not succeed are in order of ids within each.
+    return [_part(_FINISHED, [*where, f"e.state = '{state}'"], every_state=True) for state in final]
+
+
 def _part(select: str, where: list[str], every_state: bool) -> str:
     conditions = where if every_state else [*where, "e.state = ANY(%(states)s)"]
     order = "e.job_id DESC, e.id DESC" if _OF_JOB in where else "e.id DESC"
@@ -295,13 +317,8 @@ def _limited(statement: str, limit: int) -> str:
     return statement.replace(":limit", f"{limit:d}")
 
 
-def _window(where: list[str]) -> str:
-    """The page of history above the floor, without walking ids from the newest down."""
-    conditions = [*where, "e.state = ANY(%(states)s)", "e.id + 0 >= %(floor)s"]
-    return (
-        f"(WITH w AS MATERIALIZED ({_FINISHED} WHERE {' AND '.join(conditions)}) "
-        "SELECT * FROM w ORDER BY id DESC LIMIT :limit)"
-    )
+def _newest(parts: list[str], columns: str = "*") -> str:
+    return f"SELECT {columns} FROM ({' UNION ALL '.join(parts)}) AS x ORDER BY 1 DESC LIMIT :limit"
 
 
 def _execution(row: Row) -> ExecutionRecord:

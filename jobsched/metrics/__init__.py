@@ -17,15 +17,14 @@ from prometheus_client import (
     Counter,
     Gauge,
     GCCollector,
-    Histogram,
     PlatformCollector,
     ProcessCollector,
     disable_created_metrics,
-    generate_latest,
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from jobsched.metrics.spread import Spread
+from jobsched.metrics.spread import LabelledSpread, Spread
+from jobsched.metrics.text import written
 
 #: Of what ``exposition`` returns; every Prometheus reads it.
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
@@ -45,7 +44,7 @@ Shared = TypeVar("Shared", Counter, Gauge)
 
 def exposition(*registries: Registry) -> bytes:
     """The figures of ``registries`` as text, in Prometheus' format 0.0.4."""
-    return b"".join(generate_latest(registry) for registry in registries)
+    return "".join(map(written, registries)).encode()
 
 
 def _shared(metric: Shared) -> Shared:
@@ -273,7 +272,7 @@ requests = Counter(
     ["method", "route", "status"],
     registry=API,
 )
-request_duration = Histogram(
+request_duration = LabelledSpread(
     "jobsched_http_request_duration_seconds",
     "From a request's head to its answer.",
     ["method", "route"],

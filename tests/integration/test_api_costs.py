@@ -93,3 +93,14 @@ def test_what_jobs_share_is_judged_once(warm: Api, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(quick, "parse_job_create", again)
     warm.create(**policies | {"name": "another", "payload": [1], "schedule": "5 4 * * *", "key": "k"})
+
+
+@pytest.mark.parametrize(("from_", "count"), [("2026-01-01T23:59:00Z", 1), ("2025-01-01T00:00:00Z", 2)])
+def test_a_page_until_a_past_day_is_one_exchange_and_where_little_happened_two(
+    warm: Api,
+    tmp_path: Path,
+    from_: str,
+    count: int,
+) -> None:
+    path = f"/api/v1/executions?from={from_}&to=2026-01-02T00:00:00Z"
+    assert len(exchanges(warm, tmp_path, "GET", path)) == count

@@ -1,6 +1,9 @@
 """A list reads a page, not all there is: whatever its filter, and with one plan for all values as for each alone."""
 
 import os
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -11,6 +14,8 @@ from jobsched.db.executions import Executions
 from jobsched.db.jobs import Jobs
 from jobsched.db.migrate import migrate
 from tests.conftest import with_database
+
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 
 MANY = 40_000
 PAGE = 20
@@ -43,16 +48,36 @@ SELECT COALESCE(sum(GREATEST(seq_tup_read, 0) + COALESCE(idx_tup_fetch, 0)), 0):
 """
 
 
+_OF_DAYS = f"""
+INSERT INTO execution_history (id, project_id, job_id, trigger, scheduled_for, finished_at, state, attempt, retry_count,
+    max_retry_count, attempts, error_message)
+SELECT n, 1, 1, 'schedule', slot, slot + CASE WHEN n BETWEEN 9000 AND 9009 THEN interval '2 days'
+        ELSE interval '1 s' END,
+    CASE WHEN n % 40 = 0 THEN 'failed' ELSE 'succeeded' END, 1, 0, 3, '[]', repeat('x', 500)
+FROM (SELECT n, now() - ({MANY} - n) * interval '8.64 s' AS slot FROM generate_series(1, {MANY}) AS n) AS s;
+VACUUM ANALYZE execution_history
+"""
+
+
+@pytest.fixture(scope="module")
+def days_url(postgres_url):
+    """A database with 10,000 executions a day; some were over two days late."""
+    yield from made(postgres_url, f"days_{os.getpid()}", _OF_DAYS)
+
+
 @pytest.fixture(scope="module")
 def many_url(postgres_url):
     """A database that these tests only read."""
-    name = f"many_{os.getpid()}"
+    yield from made(postgres_url, f"many_{os.getpid()}", _MANY)
+
+
+def made(postgres_url, name, statements):
     url = with_database(postgres_url, name)
     with psycopg.connect(postgres_url, autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name}")
         migrate(url, history_days=30)
         with psycopg.connect(url, autocommit=True) as connection:
-            for statement in _MANY.split(";\n"):
+            for statement in statements.split(";\n"):
                 connection.execute(statement)
         yield url
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
@@ -139,9 +164,12 @@ def test_a_page_of_jobs_reads_a_page(pool, plans, filters, expected):
     assert count < FEW
 
 
-@pytest.mark.parametrize("spans", [(100, 1000), (1000, 39_990), (MANY, 2 * MANY)])
-def test_a_tag_is_found_however_far_back_its_jobs_are(pool, monkeypatch, spans):
-    monkeypatch.setattr(job_list, "SPANS", spans)
+@pytest.mark.parametrize(
+    ("span", "end"), [(10, 1000), (100, 39_990), (1, 39_990), (1, 2 * MANY), (MANY, MANY), (MANY, 2 * MANY)]
+)
+def test_a_tag_is_found_however_far_back_its_jobs_are(pool, monkeypatch, span, end):
+    monkeypatch.setattr(job_list, "SPAN", span)
+    monkeypatch.setattr(job_list, "SPANS_END", end)
     jobs = Jobs(pool)
 
     def ids(limit, **filters):
@@ -159,3 +187,85 @@ def test_a_tag_is_found_however_far_back_its_jobs_are(pool, monkeypatch, spans):
         assert ids(5000, tags=["old", "even"]) == [*range(MANY, 30, -2), *range(30, 0, -1)]
         assert ids(100, tags=["old", "even"], states=["failed"]) == list(range(MANY, 0, -50))
         assert ids(7, tags=["nobody"]) == []
+
+
+@pytest.mark.parametrize("plans", ["auto", "force_custom_plan"])
+@pytest.mark.parametrize("days", [0.01, 1, 3])
+@pytest.mark.parametrize(
+    ("states", "span", "most"),
+    [
+        ([], None, MANY / 5),
+        ([], timedelta(days=1), MANY / 5),
+        ([], timedelta(minutes=10), MANY / 5),
+        (["failed"], None, MANY / 2),
+        (["failed", "cancelled"], timedelta(days=2), MANY / 2),
+    ],
+)
+def test_a_page_until_a_past_time_reads_what_is_about_that_time(days_url, plans, days, states, span, most):
+    to = datetime.now(UTC) - timedelta(days=days)
+    from_ = None if span is None else to - span
+    pool = open_pool(days_url, "test", 1)
+    read, found = rows_read(
+        pool, plans, lambda: Executions(pool).page(1, limit=PAGE, states=states, from_=from_, to=to)
+    )
+    with pool.connection_context():
+        expected = pool.execute_sql(
+            "SELECT id FROM execution_history WHERE scheduled_for < %(to)s AND scheduled_for >= %(from)s "
+            "AND state = ANY(%(states)s) ORDER BY id DESC LIMIT %(limit)s",
+            {
+                "to": to,
+                "from": from_ or datetime(2000, 1, 1, tzinfo=UTC),
+                "states": states or ["succeeded", "failed"],
+                "limit": PAGE,
+            },
+        ).fetchall()
+    pool.close_all()
+    assert found == [row[0] for row in expected]
+    assert read < most
+
+
+def test_a_page_is_full_though_a_job_of_it_is_deleted_while_it_is_read(pool, monkeypatch):
+    of_ids, deleted = job_list._of_ids, []
+
+    def delete_one(database, wanted, ids):
+        if not deleted:
+            deleted.append(ids[3])
+            database.execute_sql("UPDATE job SET deleted_at = now() WHERE id = %s", (ids[3],))
+        return of_ids(database, wanted, ids)
+
+    monkeypatch.setattr(job_list, "_of_ids", delete_one)
+    with pool.connection_context(), pool.atomic() as transaction:
+        page = Jobs(pool).page(1, limit=PAGE, tags=["even"])
+        transaction.rollback()
+    assert [job.id for job in page.items] == [n for n in range(MANY, 0, -2) if n != deleted[0]][:PAGE]
+    assert page.next_before is not None
+
+
+@pytest.fixture
+def text_index(many_url):
+    """The index of trigrams, by the statements that the documents show."""
+    [statements] = re.findall(r"```sql\n(CREATE EXTENSION .*?)```", OPERATIONS.read_text(), re.DOTALL)
+    with psycopg.connect(many_url, autocommit=True) as connection:
+        if (
+            connection.execute("SELECT FROM pg_available_extensions WHERE name = 'pg_trgm'").fetchone()
+            is None
+        ):
+            pytest.skip("this Postgres has no pg_trgm")
+        for statement in statements.split(";\n"):
+            connection.execute(statement)
+        yield
+        connection.execute("DROP INDEX job_text")
+        connection.execute("DROP EXTENSION pg_trgm")
+
+
+def test_a_search_uses_the_index_that_an_operator_may_make(pool, text_index):
+    def page(q, **filters):
+        return rows_read(pool, "auto", lambda: Jobs(pool).page(1, limit=PAGE, q=q, **filters))
+
+    read, found = page("customer 77")
+    assert (read < FEW, found) == (True, [])
+    read, found = page("customer 77", is_active=True, before_id=MANY)
+    assert (read < FEW, found) == (True, [])
+    # Where all have the text, a walk from the newest down is shorter.
+    read, found = page("127.0.0")
+    assert (read < FEW, found) == (True, list(range(MANY, MANY - PAGE, -1)))

@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
 from jobsched import metrics
 from jobsched.errors import ConfigError
 from jobsched.metrics.endpoint import MOST_READERS, Endpoint
-from jobsched.metrics.spread import Spread
+from jobsched.metrics.spread import LabelledSpread, Spread
 from tests.conftest import eventually
 from tests.test_contract import table
 
@@ -54,7 +54,7 @@ def ours(registry: CollectorRegistry) -> dict[str, tuple[str, list[str], str]]:
     """Kind, labels and meaning of each figure of ours that a process shows, by name."""
     found = {}
     for metric in registry._collector_to_names:
-        if isinstance(metric, MetricWrapperBase | Spread):
+        if isinstance(metric, MetricWrapperBase | Spread | LabelledSpread):
             [family] = metric.describe()
             name = f"{family.name}_total" if family.type == "counter" else family.name
             found[name] = (family.type, list(getattr(metric, "_labelnames", ())), family.documentation)
@@ -103,6 +103,37 @@ def test_many_values_at_once_are_counted_as_one_after_the_other() -> None:
     assert first == {name[1:]: value for (name, _), value in found.items() if name.startswith("b")}
     assert found["a_seconds_bucket", frozenset({("le", "0.01")})] == 3
     assert found["a_seconds_count", frozenset()] == 6
+
+
+def test_a_histogram_with_labels_shows_what_the_librarys_own_shows() -> None:
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    names = ["method", "route"]
+    spread = LabelledSpread("a_seconds", "Each.", names, buckets=(0.01, 1, 5), registry=ours)
+    histogram = Histogram("a_seconds", "Each.", names, buckets=(0.01, 1, 5), registry=theirs)
+    for method, value in [("GET", 0.0), ("PUT", 0.01), ("GET", 0.0100001), ("GET", 3), ("PUT", 1e9)]:
+        spread.labels(method, "/a").observe(value)
+        histogram.labels(method, "/a").observe(value)
+    assert generate_latest(ours) == generate_latest(theirs)
+
+
+@pytest.mark.parametrize("registry", [metrics.API, metrics.POLLER, metrics.WORKER])
+def test_figures_are_written_as_the_library_writes_them(registry: CollectorRegistry) -> None:
+    metrics.requests.labels("GET", "/a", "2xx").inc()
+    metrics.request_duration.labels("GET", "/a").observe(0.2)
+    installation = metrics.Installation()
+    installation.executions.labels('a"b\\c\nd é', "queued").set(1e300)
+    installation.oldest_due.labels("default").set(float("inf"))
+    installation.lag.set(12_345_678.9)
+
+    def steady(text: bytes) -> list[str]:
+        # Two looks at a process never show the same memory and time.
+        lines = text.decode().split("\n")
+        return [
+            line.rpartition(" ")[0] if line.startswith(("process_", "python_gc")) else line for line in lines
+        ]
+
+    for one in (registry, installation.registry):
+        assert steady(metrics.exposition(one)) == steady(generate_latest(one))
 
 
 @pytest.mark.parametrize("registry", [metrics.API, metrics.POLLER, metrics.WORKER])
