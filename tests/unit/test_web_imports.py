@@ -18,8 +18,15 @@ def loaded(modules: str, *libraries: str) -> list[str]:
     [
         (
             "the one that watches",
-            "jobsched.cli, jobsched.wiring, jobsched.db.migrate, jobsched.web.server",
+            "jobsched.cli, jobsched.web.handover, jobsched.cli.arbiter",
             (
+                "jobsched.config",
+                "pydantic",
+                "structlog",
+                "asyncio",
+                "click",
+                "psycopg",
+                "peewee",
                 "flask",
                 "werkzeug",
                 "flask_openapi3",
