@@ -18,7 +18,7 @@ from jobsched.lines import MASK, Handler, Lines, mask_text
 
 
 @contextlib.contextmanager
-def _without(module: str) -> Iterator[None]:
+def without(module: str) -> Iterator[None]:
     """Inside the block ``module`` looks as if it were not installed."""
     present = sys.modules.get(module)
     sys.modules[module] = None  # type: ignore[assignment]
@@ -31,7 +31,7 @@ def _without(module: str) -> Iterator[None]:
 
 
 # It loads rich where it finds it, for tracebacks that are switched off below: 7 MB of each process.
-with _without("rich"):
+with without("rich"):
     import structlog
 
 _SECRET_FIELD = re.compile(r"(authorization|cookie|password|secret|api_?key|token)$", re.IGNORECASE)

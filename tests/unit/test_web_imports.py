@@ -39,7 +39,7 @@ def loaded(modules: str, *libraries: str) -> list[str]:
         (
             "the one that serves",
             "jobsched.web.app, jobsched.callback.guard, jobsched.queue.broker, jobsched.db.notify",
-            ("pycurl", "cryptography.hazmat.bindings", "rq", "requests"),
+            ("pycurl", "cryptography.hazmat.bindings", "rq", "requests", "sqlite3"),
         ),
     ],
     ids=["watching", "serving"],
