@@ -5,6 +5,8 @@ Flask.
 """
 
 import gc
+import pickle
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -44,11 +46,25 @@ def run_api(settings: Settings) -> int:
     stop.install()
     if not _wait_for_schema(settings, stop, "api"):
         return 0
-    # gunicorn brings signal handlers of its own.
+    from jobsched.web import handover
+
+    # gunicorn brings signal handlers of its own, and lets through what comes until they are there.
+    signal.pthread_sigmask(signal.SIG_BLOCK, handover.STOP_SIGNALS)
     stop.uninstall()
+    if stop.requested:
+        return 0
+    if (command := handover.command()) is not None:
+        handover.hand_over(command, handover.handed(settings))
     from jobsched.web.server import serve
 
     return serve(lambda: make_app(settings), settings)
+
+
+def make_handed_app(settings: bytes) -> "Flask":
+    """The WSGI application with the settings that the process was handed over."""
+    known: Settings = pickle.loads(settings)
+    _configure_log(known, "api")
+    return make_app(known)
 
 
 def make_app(settings: Settings) -> "Flask":

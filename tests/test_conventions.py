@@ -36,7 +36,7 @@ CODE = [*SOURCES, *sorted((ROOT / "migrations").glob("*.py"))]
 
 #: docs/architecture.md, "Layers". A part imports parts below it, never beside it.
 LAYERS = (
-    ("errors", "client", "__init__"),
+    ("errors", "client", "lines", "__init__"),
     ("config", "clock", "log"),
     ("failpoint", "metrics"),
     ("domain",),
@@ -181,6 +181,7 @@ def test_the_domain_is_pure() -> None:
         "logging",
         "pathlib",
         "jobsched.log",
+        "jobsched.lines",
     )
     broken = [
         f"{module_name(path)} imports {name}"

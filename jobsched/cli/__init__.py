@@ -9,6 +9,12 @@ import sys
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    from jobsched.web.handover import taken
+
+    if (handed := taken()) is not None:
+        from jobsched.cli.arbiter import watch
+
+        sys.exit(watch(handed))
     try:
         from jobsched.cli.app import app
     except KeyboardInterrupt:

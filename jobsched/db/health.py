@@ -14,7 +14,7 @@ from jobsched.db.connection import Link
 from jobsched.db.migrate import applied_migrations, expected
 from jobsched.db.stats import SILENT_SECONDS
 from jobsched.domain.queues import queues_of
-from jobsched.log import mask_text
+from jobsched.lines import mask_text
 
 #: What libpq and the server say, in part, and what it means. The first that fits counts.
 _REASONS = (

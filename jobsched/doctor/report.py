@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 
 from jobsched.doctor.finding import TROUBLE, Check, Finding
-from jobsched.log import mask_text
+from jobsched.lines import mask_text
 
 _LABELS = {"ok": "ok", "info": "info", "warn": "WARN", "fail": "FAIL", "fixed": "fixed", "skipped": "-"}
 _WIDTH = 6

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 import redis
 from redis.exceptions import RedisError, ResponseError
 
-from jobsched.log import mask_text
+from jobsched.lines import mask_text
 from jobsched.queue import rq_keys
 from jobsched.queue.connection import check_eviction_policy, converted
 

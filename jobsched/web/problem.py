@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
-from jobsched.domain.validation import MAX_FAULTS
 from jobsched.errors import Fault
 
 PROBLEM_JSON: Final = "application/problem+json"
@@ -43,6 +42,8 @@ def document(
         for fault in faults
     ]
     if listed:
+        from jobsched.domain.validation import MAX_FAULTS  # takes pydantic along
+
         problem["errors"] = listed[:MAX_FAULTS]
     problem["requestId"] = request_id
     return problem

@@ -1,13 +1,16 @@
 """gunicorn, run from inside: one process that serves with threads, under an arbiter that restarts it.
 
 One serving process: it does what one core can (Python's lock), in the memory of one; replicas scale it.
-Nothing is opened before the fork. Departures from gunicorn's gthread worker, each for a reason:
+Nothing is opened before the fork, and the application is loaded after it. Departures from gunicorn's gthread
+worker, each for a reason:
 
 - A connection takes a thread only once its first bytes are here. gunicorn lets it wait for 5 s in one, so a
   handful of browsers' spare connections would stop everyone.
 - The head of a request must arrive within 5 s of its first byte, the rest within 30 s (of a bulk, which may be 64
   times as large, 120 s). gunicorn reads without a deadline, and a client that drips would keep a thread for
   ever. (Facing the internet, put a proxy in front: nothing stops a client from dripping again.)
+- A stop that comes right after the fork is not lost. gunicorn's new process takes it with handlers that it has
+  inherited and that do nothing there, and is waited for until it is killed.
 - What gunicorn refuses by itself (a broken request line, headers too large) is a problem document too.
 """
 
@@ -17,23 +20,41 @@ import json
 import logging
 import os
 import selectors
+import signal
 import socket
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import gunicorn.http.wsgi  # type: ignore[import-untyped]
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
+from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from gunicorn.glogging import Logger as GunicornLogger  # type: ignore[import-untyped]
 from gunicorn.http import errors as http
 from gunicorn.util import write_nonblock  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-untyped]
 
-from jobsched.config import Settings, generate_secret
+from jobsched.web.handover import STOP_SIGNALS
 from jobsched.web.problem import BULK_PATH, PROBLEM_JSON, document
+
+
+class Serving(Protocol):
+    """What the server wants to know: the settings, or jobsched.web.handover.Handed, which takes less memory."""
+
+    @property
+    def host(self) -> str | None: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def api_threads(self) -> int: ...
+    @property
+    def shutdown_grace(self) -> float: ...
+    @property
+    def log_level(self) -> str: ...
+
 
 # The WSGI application; typed loosely, since gunicorn has no types.
 AppFactory = Callable[[], Any]
@@ -55,7 +76,7 @@ _STATUS: Final = (
 )
 
 
-def serve(app_factory: AppFactory, settings: Settings) -> int:
+def serve(app_factory: AppFactory, settings: Serving) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code.
 
     ``app_factory`` is called once in each serving process, after the fork. Requests in flight are finished
@@ -68,7 +89,7 @@ def serve(app_factory: AppFactory, settings: Settings) -> int:
     gc.collect()
     gc.freeze()
     try:
-        _Application(app_factory, _options(settings)).run()
+        _Arbiter(_Application(app_factory, _options(settings))).run()
     except SystemExit as end:
         if os.getpid() != arbiter:
             raise  # in the serving process; gunicorn counts on it
@@ -76,7 +97,7 @@ def serve(app_factory: AppFactory, settings: Settings) -> int:
     return 0
 
 
-def _options(settings: Settings) -> dict[str, Any]:
+def _options(settings: Serving) -> dict[str, Any]:
     host = settings.host or "0.0.0.0"
     return {
         "bind": f"[{host}]:{settings.port}" if ":" in host else f"{host}:{settings.port}",
@@ -137,6 +158,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._receiving: dict[TConn, float] = {}
         self._lock = threading.Lock()
 
+    def init_signals(self) -> None:
+        """Take over the signals; what came since the fork is let through now."""
+        super().init_signals()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
     def enqueue_req(self, conn: TConn) -> None:
         """Hand a connection to a thread; a new one first waits in the poller for its first bytes."""
         if conn.initialized or conn.data_ready:
@@ -182,6 +208,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         status, code = next(
             ((status, code) for kind, status, code in _STATUS if isinstance(exc, kind)), (500, "internal")
         )
+        from jobsched.config import generate_secret  # takes pydantic along
+
         request_id = f"req_{generate_secret()[:22]}"
         if status == 500:
             self.log.error("Error handling request %s", request_id, exc_info=exc)
@@ -198,6 +226,17 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             write_nonblock(client, (head + body).encode())
         except OSError:
             self.log.debug("The client had gone before it could be told.")
+
+
+class _Arbiter(Arbiter):  # type: ignore[misc]
+    def spawn_worker(self) -> Any:
+        # Until the child has handlers of its own it has the arbiter's, which would take a stop and do nothing.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            return super().spawn_worker()
+        finally:
+            # The first time this also lets through what came while the process turned into this one.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 class _Application(BaseApplication):  # type: ignore[misc]

@@ -21,7 +21,7 @@ from jobsched import log
 from jobsched.config import Settings
 from jobsched.web import errors
 from jobsched.web.body import read_bytes, read_chunks
-from jobsched.web.server import serve
+from jobsched.web.server import Worker, serve
 
 def make():
     app = Flask("test")
@@ -42,18 +42,22 @@ def make():
         return "slow"
     return app
 
+if "late" in sys.argv:
+    begin = Worker.init_signals
+    Worker.init_signals = lambda worker: (time.sleep(0.5), begin(worker))
+
 log.configure(json=True, process="api")
 sys.exit(serve(make, Settings(host="127.0.0.1", port=int(sys.argv[1]), api_threads=2, shutdown_grace=8)))
 """
 
 
 @contextmanager
-def served() -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
+def served(*how: str) -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
     """A server with two threads in a process of its own; its port and the process."""
     with closing(socket.create_server(("127.0.0.1", 0))) as probe:
         port = probe.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVE, str(port)],
+        [sys.executable, "-c", SERVE, str(port), *how],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -171,3 +175,14 @@ def test_a_stop_finishes_what_is_in_flight_and_ends_with_0(number: signal.Signal
     lines = [json.loads(line) for line in log.splitlines()]
     assert {line["process"] for line in lines} == {"api"}
     assert sum("Booting worker" in line["event"] for line in lines) == 1
+
+
+def test_a_stop_that_comes_before_the_serving_process_has_handlers_is_not_lost() -> None:
+    with served("late") as (_port, process):
+        assert process.stderr is not None
+        while "Booting worker" not in process.stderr.readline():
+            pass
+        began = time.monotonic()
+        process.terminate()
+        assert process.wait(15) == 0
+    assert time.monotonic() - began < 2.5  # what is left at 3 s is killed

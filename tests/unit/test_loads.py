@@ -15,8 +15,22 @@ WORKER = "jobsched.wiring, jobsched.worker.process, jobsched.db.notify"
 @pytest.mark.parametrize(
     ("modules", "unneeded"),
     [
-        (POLLER, {"rich", "pygments", "rq", "flask", "gunicorn", "requests", "pycurl", "click", "certifi"}),
-        (WORKER, {"rich", "pygments", "flask", "gunicorn", "requests", "croniter"}),
+        (
+            POLLER,
+            {
+                "rich",
+                "pygments",
+                "rq",
+                "flask",
+                "gunicorn",
+                "requests",
+                "pycurl",
+                "click",
+                "certifi",
+                "sqlite3",
+            },
+        ),
+        (WORKER, {"rich", "pygments", "flask", "gunicorn", "requests", "croniter", "sqlite3"}),
     ],
 )
 def test_a_process_loads_nothing_that_it_does_not_need(modules, unneeded):

@@ -18,8 +18,15 @@ def loaded(modules: str, *libraries: str) -> list[str]:
     [
         (
             "the one that watches",
-            "jobsched.cli, jobsched.wiring, jobsched.db.migrate, jobsched.web.server",
+            "jobsched.cli, jobsched.web.handover, jobsched.cli.arbiter",
             (
+                "jobsched.config",
+                "pydantic",
+                "structlog",
+                "asyncio",
+                "click",
+                "psycopg",
+                "peewee",
                 "flask",
                 "werkzeug",
                 "flask_openapi3",
@@ -32,7 +39,7 @@ def loaded(modules: str, *libraries: str) -> list[str]:
         (
             "the one that serves",
             "jobsched.web.app, jobsched.callback.guard, jobsched.queue.broker, jobsched.db.notify",
-            ("pycurl", "cryptography.hazmat.bindings", "rq", "requests"),
+            ("pycurl", "cryptography.hazmat.bindings", "rq", "requests", "sqlite3"),
         ),
     ],
     ids=["watching", "serving"],
