@@ -62,7 +62,7 @@ class Intake:
         self._strands = strands
         self._incarnation = ""
         self._unclaimed = Outage("claim_postponed")
-        self._failed = Outage("intake_failed", level="error")
+        self._failed = Outage("claiming_failed", level="error")
         self._seated: Handover[list[Seat]] = Handover(strands)
         self._claims = strands.add("claim", self._claim_all)
         self._sends = strands.add("send", self._send_all)

@@ -77,7 +77,7 @@ class Taking:
         self._takes = 0
         self._asleep = False
         self._queue_away = Outage("queue_away")
-        self._failed = Outage("intake_failed", level="error")
+        self._failed = Outage("taking_failed", level="error")
         self._released, self._stop = Bell(strands), Bell(strands)
         self._stopping = False
         self._strand = strands.add("take", self._run)
