@@ -1,6 +1,7 @@
-"""Taking and claiming as strands: what they say of faults that nobody foresaw."""
+"""Taking and claiming as strands: what they say of faults that nobody foresaw, and how they hear of a stop."""
 
 import json
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +17,7 @@ from jobsched.worker.seats import Seats
 from jobsched.worker.taking import Taking
 from tests.conftest import eventually
 from tests.integration.factories import make_execution, make_job
-from tests.integration.transports import running_strands
+from tests.integration.transports import in_strand, running_strands
 
 NEVER_SUSPENDED = SimpleNamespace(suspended=lambda: False)
 
@@ -77,6 +78,15 @@ def test_a_claim_that_fails_in_a_way_nobody_foresaw_is_told_and_its_seats_are_fr
     assert intake.end(5)
     assert intake._taking._free() == Seats(10).free()
     assert link.execute("SELECT state FROM execution") == [("queued",)]
+
+
+def test_a_stop_ends_the_pause_of_a_claim_at_once(intake):
+    intake._taking.begin()
+    threading.Timer(0.1, intake._taking.end, [5]).start()
+    began = clock.monotonic()
+    for pause in (30, 30):
+        assert in_strand(intake._strands, lambda pause=pause: intake._taking.stopped_within(pause))
+    assert clock.monotonic() - began < 3
 
 
 def _is(events, expected):
