@@ -209,7 +209,7 @@ def test_two_thousand_calls_leave_no_descriptors_and_no_memory_behind(target):
         path = (_CLOSES, "/ok", _CUT, "/echo")[n % 4]
         run(transport, [call(target.url + path, fresh_connection=n % 8 == 1) for _ in range(50)])
         # No more is remembered than there are numbers of descriptors in use.
-        assert len(transport._kept) <= 400
+        assert len(transport._libcurl._kept) <= 400
     transport.close()
     assert _settled() <= before + 2
 

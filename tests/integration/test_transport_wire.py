@@ -18,10 +18,10 @@ from tests.integration.transports import call, certificate, drain, open_transpor
 
 def test_libcurl_carries_only_what_the_wire_cannot(transport, target):
     assert send(transport, target.url + "/ok").status == 200
-    assert transport._free == [], "libcurl was used"
+    assert transport._libcurl._free == [], "libcurl was used"
     several = open_transport(resolver=resolving(["127.0.0.3", "127.0.0.1"]))
     assert send(several, f"http://two.example:{target.port}/ok").status == 200
-    assert len(several._free) == 1
+    assert len(several._libcurl._free) == 1
     several.close()
 
 
