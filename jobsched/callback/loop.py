@@ -1,4 +1,4 @@
-"""The sockets of one libcurl multi handle, watched by epoll, and the wake-up from other threads.
+"""The sockets of a transport, libcurl's and others, watched by epoll; and the wake-up from other threads.
 
 Not ``CurlMulti.select()``: it hands every descriptor to the kernel at every turn (with 900 calls that hang,
 1,006 calls/s instead of 19,800) and spins once a descriptor is above 1023.
@@ -22,7 +22,7 @@ Ready = list[tuple[int, int]]
 
 
 class Watch(Protocol):
-    """Which sockets libcurl waits for."""
+    """Which sockets a transport waits for: libcurl's, which says so by ``on_socket``, and others."""
 
     def opened(self) -> None:
         """libcurl is about to open a socket, which may get the number of one that it has closed."""

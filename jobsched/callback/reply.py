@@ -184,23 +184,28 @@ class Reply:
                 return False
             line = data[at:end].rstrip(b"\r")
             at = end + 1
-            self._skipped += len(line)
-            if self._skipped > MAX_HEAD_BYTES + self.received:
-                raise NotHttp(_OVERHEAD)
-            if self._after_chunk:
-                if line:
-                    raise NotHttp("The answer is not valid HTTP: a chunk is longer than it says.")
-                self._after_chunk = False
-            elif self._chunks_over:
-                if not line:
-                    self.reusable = at == len(data) and not self.head.closes
-                    return True
-            else:
-                size = line.partition(b";")[0].rstrip(b" \t")
-                if not _CHUNK_SIZE.fullmatch(size):
-                    raise NotHttp("The answer is not valid HTTP: a chunk does not begin with its size.")
-                self._left = int(size, 16)
-                self._chunks_over = self._left == 0
+            if self._is_last(line):
+                self.reusable = at == len(data) and not self.head.closes
+                return True
+
+    def _is_last(self, line: bytes) -> bool:
+        """Read a line that is no part of a chunk; whether it ends the body."""
+        self._skipped += len(line)
+        if self._skipped > MAX_HEAD_BYTES + self.received:
+            raise NotHttp(_OVERHEAD)
+        if self._after_chunk:
+            if line:
+                raise NotHttp("The answer is not valid HTTP: a chunk is longer than it says.")
+            self._after_chunk = False
+            return False
+        if self._chunks_over:
+            return not line  # what comes before it are trailers
+        size = line.partition(b";")[0].rstrip(b" \t")
+        if not _CHUNK_SIZE.fullmatch(size):
+            raise NotHttp("The answer is not valid HTTP: a chunk does not begin with its size.")
+        self._left = int(size, 16)
+        self._chunks_over = self._left == 0
+        return False
 
 
 def _read(text: bytes, bodyless: bool) -> Head:

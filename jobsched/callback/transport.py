@@ -1,6 +1,6 @@
 """The transport: thousands of calls at once from one thread, on one epoll.
 
-Each hop of a call is carried by libcurl (``handle``) or, in plain HTTP, over connections of our own (``wire``). What
+Each hop of a call is carried by libcurl (``libcurl``) or, in plain HTTP, over connections of our own (``wire``). What
 decides where calls go and how they end is here and in ``flight``, the same for both: name lookups (a pool of our own),
 the guard, redirects, deadlines. What libcurl would decide by itself is taken from it where that has been seen to go
 wrong: repeats on dying connections, proxies from the environment, waiting (``socket_action`` on epoll), and what
@@ -9,23 +9,18 @@ counts as a complete answer.
 Its owner calls ``start``, ``turn`` and ``listen`` from one thread; only ``wake`` is for others.
 """
 
-import ssl
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 from heapq import heappop, heappush
 from math import inf
-from pathlib import Path
-from typing import Any
 
-import certifi
 import pycurl
 
 from jobsched.callback.failure import NO_DESCRIPTORS, Failure, for_want_of_descriptors
 from jobsched.callback.flight import Flight
 from jobsched.callback.guard import Guard
-from jobsched.callback.handle import Handle
-from jobsched.callback.kept import Kept
+from jobsched.callback.libcurl import Libcurl
 from jobsched.callback.loop import Ready, Waker, best_watch
 from jobsched.callback.model import Call, Result
 from jobsched.callback.resolver import Addresses, Answer, Resolver
@@ -34,9 +29,6 @@ from jobsched.clock import monotonic
 from jobsched.domain.targets import TargetUrl, parse_url
 
 _REMEMBERED_PINS = 10_000
-
-# Where distributions keep the certificates that an operator adds to; certifi is the last resort.
-_CA_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 
 
 class Transport:
@@ -64,24 +56,13 @@ class Transport:
         self._guard = guard
         self._resolver = resolver
         self._proxied = proxy is not None
-        self._capture_bytes = capture_bytes
-        self._read_limit = read_limit
-        self._fixed: tuple[tuple[int, Any], ...] = (
-            # Empty strings, not unset options: those mean "as the environment says".
-            (pycurl.PROXY, proxy or ""),
-            (pycurl.NOPROXY, ""),
-            (pycurl.CAINFO, ca_bundle or _system_ca_bundle()),
-        )
         self._flights: dict[int, Flight] = {}
-        self._free: list[Handle] = []
         self._ended: list[Result] = []
         self._waiting: list[tuple[float, int, int]] = []
         self._resolved: deque[tuple[int, int, Answer]] = deque()
         self._pins: dict[tuple[str, int], tuple[Addresses, list[str] | str]] = {}
-        self._timer_due = inf
         self._waker = Waker()
         self._watch = best_watch()
-        self._kept = Kept(self._watch.is_silent)
         self._roused = False
         self._listeners: dict[int, Callable[[int], None]] = {}
         self.listen(self._waker.fd, 1, self._woken)
@@ -95,11 +76,18 @@ class Transport:
             read_limit=read_limit,
             most=concurrency,
         )
-        self._multi = pycurl.CurlMulti()
-        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch.on_socket)
-        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
-        self._multi.setopt(pycurl.M_MAXCONNECTS, concurrency)
-        self._multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_NOTHING)
+        self._libcurl = Libcurl(
+            self._watch,
+            clock=monotonic,
+            # Behind a proxy every socket leads to it; the operator chose it, and it guards what lies beyond.
+            check=_allow_all if self._proxied else guard.check_address,
+            on_end=self._go_on,
+            capture_bytes=capture_bytes,
+            read_limit=read_limit,
+            most=concurrency,
+            proxy=proxy,
+            ca_bundle=ca_bundle,
+        )
 
     @property
     def in_flight(self) -> int:
@@ -132,11 +120,11 @@ class Transport:
         self._admit()
         if self._run_timers():
             # A target nearby may have answered already, and no event will tell.
-            self._collect()
+            self._libcurl.collect()
         ready = self._watch.wait(self._nap(timeout))
         self._act_on(ready)
         if self._run_timers() or ready:
-            self._collect()
+            self._libcurl.collect()
         ended, self._ended = self._ended, []
         self._roused = False
         return ended
@@ -154,20 +142,6 @@ class Transport:
         if self._listeners.pop(fd, None) is not None:
             self._watch.unlisten(fd)
 
-    def _act_on(self, ready: Ready) -> None:
-        act, listeners = self._multi.socket_action, self._listeners
-        for fd, events in ready:
-            if fd in listeners:
-                listeners[fd](events)
-            else:
-                act(fd, events)
-
-    def _woken(self, _events: int) -> None:
-        # Its cause may be the caller's business, who must not sleep on it: this may be a look before the wait.
-        self._roused = True
-        self._waker.hush()
-        self._admit()
-
     def wake(self) -> None:
         """End the present wait of ``turn``, or the next one. Thread-safe."""
         self._waker.wake()
@@ -177,14 +151,13 @@ class Transport:
         for flight in self._flights.values():
             if flight.carrier is not None:
                 flight.carrier.drop(flight)
-        for handle in self._free:
-            handle.close()
         self._flights.clear()
-        self._free.clear()
         self._wire.close()
-        self._multi.close()
+        self._libcurl.close()
         self._watch.close()
         self._waker.close()
+
+    # -- where a call goes --------------------------------------------------------------------------------------
 
     def _approach(self, flight: Flight, now: float) -> None:
         """Find out where the flight's request goes, ask the guard, and launch it or let it wait for a lookup."""
@@ -247,21 +220,11 @@ class Transport:
             if self._own_wire and plain:
                 self._wire.launch(flight, target, addresses[0])
             else:
-                self._launch_by_libcurl(flight, target, pin, now)
+                self._libcurl.launch(flight, target, pin, now)
         except (ValueError, pycurl.error):
             # The API refuses such jobs; a row that got past it must not hold up the others.
             message = "The request cannot be built: a header or the URL has characters that cannot be sent."
             self._end(flight, flight.result(Failure("invalid_job", message, True), now))
-
-    def _launch_by_libcurl(
-        self, flight: Flight, target: TargetUrl, pin: list[str] | None, now: float
-    ) -> None:
-        handle = self._free.pop() if self._free else self._new_handle()
-        try:
-            handle.launch(flight, target, pin, now)
-        except (ValueError, pycurl.error):
-            self._free.append(handle)
-            raise
 
     def _on_answer(self, execution: int, hop: int, answer: Answer) -> None:
         """Called in a thread of the resolver."""
@@ -283,8 +246,10 @@ class Transport:
             else:
                 self._launch_to(flight, parse_url(flight.request.url), answer, now)
 
+    # -- what a turn does ---------------------------------------------------------------------------------------
+
     def _run_timers(self) -> bool:
-        """End lookups that are out of time and let libcurl do what is due; True if it did anything."""
+        """End lookups that are out of time and let the carriers do what is due; whether they were asked to."""
         now = monotonic()
         while self._waiting and self._waiting[0][0] <= now:
             _, execution_id, hop = heappop(self._waiting)
@@ -292,44 +257,37 @@ class Transport:
             if flight is not None and flight.hop == hop and flight.waiting_since is not None:
                 self._end(flight, flight.timed_out(flight.redirects > 0, now))
         sends = self._wire.waiting
-        if self._timer_due > now and self._wire.due > now and not sends:
+        if self._libcurl.due > now and self._wire.due > now and not sends:
             return False
         # What is sent now may go out on kept connections. Which of them have been closed, one look tells for all.
         self._act_on(self._watch.wait(0, everything=True))
         if sends:
             self._wire.flush(now)
         self._wire.run_timers(now)
-        if self._timer_due > now:
-            return True
-        # First forgotten, then run: libcurl calls _on_timer with the next one while it runs.
-        self._timer_due = inf
-        self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
-        if self._timer_due == inf and (left := self._multi.timeout()) >= 0:
-            # It does not call for a timer that it believes is still set.
-            self._timer_due = now + max(left, 1) / 1000
+        self._libcurl.run_timers(now)
         return True
 
-    def _on_timer(self, milliseconds: int) -> None:
-        self._timer_due = inf if milliseconds < 0 else monotonic() + milliseconds / 1000
+    def _act_on(self, ready: Ready) -> None:
+        act, listeners = self._libcurl.act, self._listeners
+        for fd, events in ready:
+            if fd in listeners:
+                listeners[fd](events)
+            else:
+                act(fd, events)
+
+    def _woken(self, _events: int) -> None:
+        # Its cause may be the caller's business, who must not sleep on it: this may be a look before the wait.
+        self._roused = True
+        self._waker.hush()
+        self._admit()
 
     def _nap(self, timeout: float) -> float:
         if self._ended or self._roused or self._wire.waiting:
             return 0.0
-        due = min(self._timer_due, self._wire.due, self._waiting[0][0] if self._waiting else inf)
+        due = min(self._libcurl.due, self._wire.due, self._waiting[0][0] if self._waiting else inf)
         return max(0.0, min(timeout, due - monotonic()))
 
-    def _collect(self) -> None:
-        _, succeeded, failed = self._multi.info_read()
-        for curl in succeeded:
-            self._land(curl.handle, 0, "")
-        for curl, number, detail in failed:
-            self._land(curl.handle, number, detail)
-
-    def _land(self, handle: Handle, number: int, detail: str) -> None:
-        now, flight = monotonic(), handle.flight
-        result = handle.land(number, detail, now)
-        handle.detach()
-        self._go_on(flight, result, now)
+    # -- how a call ends ----------------------------------------------------------------------------------------
 
     def _go_on(self, flight: Flight, result: Result | None, now: float) -> None:
         """A hop has ended by itself: so has its call, or the flight's next request is sent."""
@@ -344,26 +302,6 @@ class Transport:
         del self._flights[flight.call.execution_id]
         self._ended.append(result)
 
-    def _new_handle(self) -> Handle:
-        return Handle(
-            self._multi,
-            # Behind a proxy every socket leads to it; the operator chose it, and it guards what lies beyond.
-            check=_allow_all if self._proxied else self._guard.check_address,
-            fixed=self._fixed,
-            kept=self._kept,
-            on_socket_opened=self._watch.opened,
-            on_detached=self._free.append,
-            capture_bytes=self._capture_bytes,
-            read_limit=self._read_limit,
-        )
-
 
 def _allow_all(_address: str) -> None:
     return None
-
-
-def _system_ca_bundle() -> str:
-    of_python = ssl.get_default_verify_paths().cafile
-    return next(
-        (path for path in (of_python, *_CA_BUNDLES) if path and Path(path).is_file()), certifi.where()
-    )

@@ -22,6 +22,7 @@ from jobsched.db.arrays import bigints
 from jobsched.db.connection import Link, Row, convert
 from jobsched.db.ended import Ended, as_arrays
 from jobsched.db.notify import CHANNEL
+from jobsched.db.numbered import Numbered
 from jobsched.domain.outcome import Policy
 from jobsched.domain.retry import RetryPolicy
 from jobsched.errors import DatabaseRefused
@@ -171,9 +172,9 @@ _DEAD = """, dead AS (
 )"""
 
 
-def _finishing(answer: str, retried: str = "", dead: str = "") -> str:
+def _finishing(answer: str, retried: str = "", dead: str = "") -> Numbered:
     """The statement that records outcomes; without the parts for failures it costs a tenth less."""
-    return f"""
+    return Numbered(f"""
 WITH o AS MATERIALIZED (
     SELECT * FROM unnest(%(ids)s, %(attempts)s, %(outcomes)s, %(ages)s, %(durations)s, %(max_retries)s, %(delays)s,
         %(spends)s, %(statuses)s, %(header_at)s, %(bodies)s, %(truncated)s, %(error_codes)s, %(error_messages)s,
@@ -207,7 +208,7 @@ WITH o AS MATERIALIZED (
     WHERE job_last.last_execution_time <= excluded.last_execution_time OR job_last.last_state = 'skipped'
 ), {UNBLOCK}
 {answer}
-"""
+""")
 
 
 _FREED = "EXISTS (SELECT FROM unblocked u WHERE u.job_id = gone.job_id)"

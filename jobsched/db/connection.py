@@ -18,6 +18,7 @@ import psycopg
 from psycopg import errors as pg
 
 from jobsched.db.models import MODELS
+from jobsched.db.numbered import Numbered
 from jobsched.db.session import Pool, Row, Session, Waits, connect
 from jobsched.errors import (
     DatabaseContended,
@@ -165,8 +166,13 @@ class Link:
         """Run one statement in a transaction of its own and return its rows."""
         try:
             connection = self._connected()
-            with connection.cursor() as cursor:
-                cursor.execute(statement, parameters)
+            if isinstance(statement, Numbered):
+                query, parameters = statement.by_number, statement.values(parameters)
+                cursor: Cursor = psycopg.RawCursor(connection)
+            else:
+                query, cursor = statement.encode(), connection.cursor()
+            with cursor:
+                cursor.execute(query, parameters)
                 return cursor.fetchall() if cursor.description else []
         except (psycopg.Error, UnicodeEncodeError) as error:
             self._drop_if_broken()

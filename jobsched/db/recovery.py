@@ -10,6 +10,7 @@ from typing import Any
 
 from jobsched.db.claims import HISTORY_COLUMNS, UNBLOCK, in_halves
 from jobsched.db.connection import Link, Row
+from jobsched.db.numbered import Numbered
 from jobsched.domain.retry import POISON_LOSSES
 from jobsched.errors import DatabaseRefused
 
@@ -68,7 +69,7 @@ SELECT id, attempt, COALESCE(extract(epoch FROM deadline_at - started_at), 0)::f
 FROM execution WHERE state = 'running' AND deadline_at < clock_timestamp() ORDER BY id LIMIT 10000
 """
 
-_RECOVER = f"""
+_RECOVER = Numbered(f"""
 WITH lost AS MATERIALIZED ({_LOST}), verdict AS (
     SELECT e.id, e.worker_id, e.attempt, w.name AS worker, w.state = 'alive' AS overdue,
         CASE WHEN e.cancel_requested_at IS NOT NULL THEN 'cancelled'
@@ -133,7 +134,7 @@ WITH lost AS MATERIALIZED ({_LOST}), verdict AS (
 ), {UNBLOCK}
 SELECT id, 'retrying', worker, COALESCE(overdue, false) FROM retried
 UNION ALL SELECT id, final, worker, COALESCE(overdue, false) FROM gone
-"""
+""")
 
 # The end of an execution lets go whom it blocks by itself, except where both happened in the same instant.
 _BLOCKED_PAGE = """

@@ -1,11 +1,10 @@
-"""Values as Postgres writes and reads them itself, in its text format.
+"""The values of one row, each in Postgres' text format. Columns of many rows: jobsched.db.arrays.
 
 psycopg looks at the type of every parameter and names one to the server, so that a number's size changes the
 prepared statement; and its dumper of arrays is written in Python. As text all parameters are alike, and the column
-or the cast in the statement says what they are.
+or the cast in the statement says what they are. COPY reads the same format.
 """
 
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -19,17 +18,12 @@ def as_text(value: Any) -> str | None:
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, tuple):
-        return array(map(quoted, value))
+        return f"{{{','.join(map(_element, value))}}}"
     return repr(value)
 
 
-def array(elements: Iterable[str]) -> str:
-    """An array of ``elements``, which are written as an array has them: numbers as they are, texts ``quoted``."""
-    return f"{{{','.join(elements)}}}"
-
-
-def quoted(text: str | None) -> str:
-    """``text`` as an element of an array (PostgreSQL's documentation, "Array Input and Output Syntax")."""
+def _element(text: str | None) -> str:
+    """``text`` in an array (PostgreSQL's documentation, "Array Input and Output Syntax")."""
     if text is None:
         return "NULL"
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')

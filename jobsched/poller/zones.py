@@ -7,14 +7,8 @@ giving them another version. By unchanged rules nothing moves, and that is found
 job: those that share schedule, zone and next slot are judged together, and only where that finds a change each is read.
 """
 
-import importlib.resources
-import re
-import zoneinfo
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import datetime
-from importlib.resources.abc import Traversable
-from pathlib import Path
 
 from jobsched.db import firing, zoned
 from jobsched.db.claims import in_halves
@@ -30,6 +24,7 @@ from jobsched.domain.zone_rules import (
 )
 from jobsched.errors import DatabaseRefused
 from jobsched.log import get_logger
+from jobsched.poller.tzdata import rules_version
 
 #: Jobs that are read together, and judged together where they can be, in one round; how many of those that cannot be
 #: are judged one by one in a round; and seconds between two rounds.
@@ -54,42 +49,6 @@ _LOCK = 0x6A6F6273_0005
 _FOR_EVER = 86_400.0
 
 log = get_logger()
-
-
-def rules_version() -> str | None:
-    """The version of tzdata by which this process reads time zones, such as ``2026a``; None if nothing tells.
-
-    As zoneinfo does: the first folder of TZPATH that has zones, else the package tzdata.
-    """
-    sources: list[Traversable] = [Path(folder) for folder in zoneinfo.TZPATH]
-    with suppress(ModuleNotFoundError):  # some distributions leave it out for their own files
-        sources.append(importlib.resources.files("tzdata") / "zoneinfo")
-    for source in sources:
-        if (version := _version_in(source)) is not None:
-            return version
-        if _has_regions(source):
-            return None
-    return None
-
-
-def _version_in(source: Traversable) -> str | None:
-    for name in ("tzdata.zi", "+VERSION"):
-        try:
-            with (source / name).open(encoding="utf-8", errors="replace") as file:
-                match = re.search(r"\b\d{4}[a-z]{1,2}\b", file.readline(200))
-        except OSError:
-            continue
-        if match:
-            return match[0]
-    return None
-
-
-def _has_regions(source: Traversable) -> bool:
-    """Whether there are zones such as Europe/Berlin, not just a lone UTC as in minimal images."""
-    try:
-        return any(one.is_dir() for one in source.iterdir())
-    except OSError:
-        return False
 
 
 class ZoneRules:
@@ -123,7 +82,7 @@ class ZoneRules:
             self._begun = True
             if is_older(self._rules, self._applied):
                 log.warning("zone_rules_older", rules=self._rules, applied=self._applied)
-                return self._end()
+                return self._rest()
         if self._doubtful or self._sift():
             if doubtful := self._doubtful[:BATCH]:
                 self._compute(doubtful)
@@ -133,6 +92,11 @@ class ZoneRules:
             again, self._locked = self._locked[:BATCH], self._locked[BATCH:]
             self._compute(again)
             return _LOCKED_AGAIN if self._locked else PAUSE
+        self._note_applied()
+        return self._rest()
+
+    def _note_applied(self) -> None:
+        """All jobs were looked at: remember by which rules, and tell."""
         if self._rules is not None and self._rules != self._applied:
             zoned.remember_rules(self._link, self._rules, self._applied)
         tell = log.info if self._moved or self._rules != self._applied else log.debug
@@ -144,9 +108,9 @@ class ZoneRules:
             moved=len(self._moved),
             job_ids=self._moved[:_MOST_IDS],
         )
-        return self._end()
 
-    def _end(self) -> float:
+    def _rest(self) -> float:
+        """There is nothing more to do, for ever."""
         self._done = True
         self._right = {}
         self._link.close()

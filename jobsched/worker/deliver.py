@@ -1,4 +1,4 @@
-"""Deliver: the thread that owns libcurl, and runs what each call needs besides (worker/strands.py).
+"""Deliver: the thread that owns the transport, and runs what each call needs besides (worker/strands.py).
 
 It never stands still for Postgres or Redis. (A loop that was blocked for 3 s by a database turned 20 answers of 200
 into 20 timeouts.)

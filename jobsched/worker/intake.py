@@ -1,6 +1,6 @@
-"""Intake: claim what was taken, seat it, and hand its calls to libcurl.
+"""Intake: claim what was taken, seat it, and hand its calls to the delivering thread.
 
-Two strands of the delivering thread: one waits for Postgres, on a connection of its own, while the other builds what
+Two strands of that thread: one waits for Postgres, on a connection of its own, while the other builds what
 was claimed before. Taken ids whose claim fails are claimed again until the database answers; if the worker dies
 meanwhile, their rows are still queued and recovery pushes them again.
 """
@@ -62,7 +62,7 @@ class Intake:
         self._strands = strands
         self._incarnation = ""
         self._unclaimed = Outage("claim_postponed")
-        self._failed = Outage("intake_failed", level="error")
+        self._failed = Outage("claiming_failed", level="error")
         self._seated: Handover[list[Seat]] = Handover(strands)
         self._claims = strands.add("claim", self._claim_all)
         self._sends = strands.add("send", self._send_all)

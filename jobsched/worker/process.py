@@ -1,8 +1,8 @@
 """The worker process: many calls at once, each recorded, none held up by another.
 
-Threads: deliver (libcurl, and as strands beside it take, claim, send and record), show
-(RQ's picture), and the services liveness and presence. Stopping: take nothing more, let calls end until the grace is
-nearly over, then hand back what was not sent and abort the rest, record that, and leave.
+Threads: deliver (all calls, and the strands take, claim, send and record), show (RQ's picture), and the services
+liveness and presence. Stopping: take nothing more, let calls end until the grace is nearly over, then hand back what
+was not sent and abort the rest, record that, and leave.
 """
 
 import os

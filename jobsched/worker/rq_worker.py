@@ -197,8 +197,8 @@ class _Worker(BaseWorker):  # type: ignore[misc]  # RQ carries no types here
         """Nothing: we have no groups."""
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
-        """Refused: the intake thread takes, many at a time."""
-        raise NotImplementedError("jobsched's worker has a loop of its own; see jobsched.worker.intake")
+        """Refused: a strand of ours takes, many at a time."""
+        raise NotImplementedError("jobsched's worker has a loop of its own; see jobsched.worker.taking")
 
     def handle_payload(self, message: dict[str, Any]) -> None:
         """Called on the listening thread with each message on our channel."""

@@ -31,6 +31,9 @@ _OUTCOMES: dict[str, Outcome] = {
     "retrying": "scheduled",
 }
 
+_Note = tuple[str, float, Outcome | None]
+"""Queue, instant in Unix seconds (the deadline of what was started), and the outcome; None: it was started."""
+
 log = get_logger()
 
 
@@ -72,7 +75,7 @@ class Show:
             }
         )
 
-    def _note(self, notes: dict[int, "_Note"]) -> None:
+    def _note(self, notes: dict[int, _Note]) -> None:
         with self._writing:
             if len(self._notes) < _MOST:
                 self._notes.update(notes)
@@ -100,7 +103,7 @@ class Show:
                 if not self._stopping:
                     self._keep_what_is_over(notes)
 
-    def _keep_what_is_over(self, notes: dict[int, "_Note"]) -> None:
+    def _keep_what_is_over(self, notes: dict[int, _Note]) -> None:
         # Not what waits for a retry: another worker may have ended it by then.
         over = {execution: note for execution, note in notes.items() if note[2] in ("finished", "failed")}
         with self._writing:
@@ -108,7 +111,7 @@ class Show:
             # What was noted since is newer.
             self._notes = dict(islice(over.items(), room)) | self._notes
 
-    def _send(self, notes: dict[int, "_Note"]) -> None:
+    def _send(self, notes: dict[int, _Note]) -> None:
         # A retry whose time has come meanwhile is back in its queue.
         now = clock.utc_now().timestamp()
         started = [
@@ -123,7 +126,3 @@ class Show:
             self._broker.show_started(started, self._worker_name)
         if ended:
             self._broker.settle(ended)
-
-
-# Queue, instant in unix seconds (the deadline of what was started), and the outcome; None: it was started.
-_Note = tuple[str, float, Outcome | None]

@@ -2,7 +2,7 @@
 
 Threads that all need the interpreter cost more than the work they share out: libcurl's callbacks give it up some
 sixteen times a call, whoever comes back from Postgres takes it, and all that one had in a core's cache the next one
-fetches from another core's. So what a worker does for each call runs on the thread that owns libcurl, in greenlets:
+fetches from another core's. So what a worker does for each call runs on the thread that sends the calls, in greenlets:
 one that waits for Postgres lets the others go on, and the sockets of both are in one epoll. What can only block
 (connecting, Redis) is done ``elsewhere``, on a thread beside.
 

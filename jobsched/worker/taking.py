@@ -31,9 +31,6 @@ PAUSE = 0.5
 
 _IDLE = 1.0
 
-#: Seconds within which a strand that pauses sees a stop.
-_LOOK = 0.05
-
 log = get_logger()
 
 
@@ -77,8 +74,8 @@ class Taking:
         self._takes = 0
         self._asleep = False
         self._queue_away = Outage("queue_away")
-        self._failed = Outage("intake_failed", level="error")
-        self._released, self._stop = Bell(strands), Bell(strands)
+        self._failed = Outage("taking_failed", level="error")
+        self._released, self._stop, self._stop_of_claims = Bell(strands), Bell(strands), Bell(strands)
         self._stopping = False
         self._strand = strands.add("take", self._run)
         seats.on_release = self._on_release
@@ -96,8 +93,8 @@ class Taking:
     def end(self, timeout: float) -> None:
         """Take nothing more. Waits up to ``timeout`` seconds for a take that is under way."""
         self._stopping = True
-        self._stop.ring()
-        self._released.ring()
+        for bell in (self._stop, self._stop_of_claims, self._released):
+            bell.ring()
         self._waker.wake()
         self._strand.join(timeout)
 
@@ -111,10 +108,9 @@ class Taking:
         self._released.ring()
 
     def stopped_within(self, seconds: float) -> bool:
-        """Pause the present strand, until a stop at most; whether there was one."""
-        end = clock.monotonic() + seconds
-        while not self._stopping and (left := end - clock.monotonic()) > 0:
-            self._strands.pause(min(left, _LOOK))
+        """Pause the strand that claims, until a stop at most; whether there was one."""
+        if not self._stopping:
+            self._stop_of_claims.wait(seconds)
         return self._stopping
 
     def _run(self) -> None:

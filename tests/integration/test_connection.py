@@ -5,6 +5,7 @@ import pytest
 
 from jobsched.clock import rfc3339
 from jobsched.db.connection import Link, converted, open_pool
+from jobsched.db.numbered import Numbered
 from jobsched.db.session import show_instants
 from jobsched.errors import DatabaseRefused, DatabaseUnavailable, SchemaMismatch
 
@@ -108,3 +109,11 @@ def test_an_instant_is_read_as_text_as_its_datetime_would_be_shown(pool):
     show_instants(cursor)
     assert cursor.execute(statement, (given[-1:],)).fetchall() == shown[-1:]
     pool.execute_sql("RESET timezone")
+
+
+def test_a_numbered_statement_is_prepared_and_answers_as_one_with_names(link):
+    named = "SELECT %(a)s::int + 1, %(b)s::text, %(a)s::int %% 2"
+    for _ in range(10):
+        assert link.execute(Numbered(named), {"a": 3, "b": "x"}) == link.execute(named, {"a": 3, "b": "x"})
+    prepared = link.execute("SELECT statement FROM pg_prepared_statements")
+    assert prepared == [("SELECT $1::int + 1, $2::text, $1::int % 2",)]

@@ -19,7 +19,6 @@ from jobsched.db.vault import Vault
 from jobsched.poller.reconcile import DeathWatch, Reconcile
 from jobsched.queue.broker import Broker
 from jobsched.queue.connection import connect
-from jobsched.testing.target import Target
 from jobsched.worker.identity import Identity
 from jobsched.worker.intake import Intake
 from jobsched.worker.liveness import Liveness
@@ -31,12 +30,6 @@ from tests.integration.factories import make_execution, make_job, make_worker
 from tests.integration.processes import process, worker
 from tests.integration.toxic import Toxic
 from tests.integration.transports import in_strand, running_strands
-
-
-@pytest.fixture
-def target():
-    with Target() as target:
-        yield target
 
 
 @pytest.fixture

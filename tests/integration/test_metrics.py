@@ -19,10 +19,10 @@ from jobsched.worker.process import Worker
 from tests.conftest import eventually
 from tests.integration.api_rig import Api, api, assert_problem
 from tests.integration.factories import make_execution, make_job, make_worker
-from tests.integration.test_worker import enqueue, settings, target, worker
+from tests.integration.test_worker import enqueue, settings, worker
 from tests.unit.test_metrics import samples
 
-__all__ = ["api", "settings", "target", "worker"]
+__all__ = ["api", "settings", "worker"]
 
 
 class Since:

@@ -15,9 +15,9 @@ from jobsched.queue.connection import connect
 from jobsched.worker import tasks
 from tests.conftest import eventually
 from tests.integration.factories import make_execution, make_job
-from tests.integration.test_worker import ended, enqueue, history, settings, target, worker
+from tests.integration.test_worker import ended, enqueue, history, settings, worker
 
-__all__ = ["settings", "target", "worker"]
+__all__ = ["settings", "worker"]
 
 PLAIN = Vault(None)
 OTHER = Vault(SecretStr("o" * 32))

@@ -5,24 +5,9 @@ import socket
 import pytest
 
 from jobsched.callback import Transport
-from jobsched.testing.target import Target
 from tests.integration.transports import call, open_transport, raw, run, send, serving
 
 pytestmark = pytest.mark.usefixtures("both_carriers")
-
-
-@pytest.fixture(scope="module")
-def target():
-    with Target() as running:
-        yield running
-
-
-@pytest.fixture
-def transport(target):
-    target.reset()
-    opened = open_transport()
-    yield opened
-    opened.close()
 
 
 def test_an_answer_comes_back_whole(transport, target):

@@ -1,47 +1,21 @@
 """Where calls may go: names pinned to checked addresses, sockets checked again, redirects hop by hop."""
 
-import socket
 from urllib.parse import quote
 
 import pytest
 
-from jobsched.callback import Guard, Resolver
+from jobsched.callback import Guard
 from jobsched.testing.target import Target
-from tests.integration.transports import open_transport, send
+from tests.integration.transports import open_transport, resolving, send
 
 pytestmark = pytest.mark.usefixtures("both_carriers")
 
 
 @pytest.fixture(scope="module")
-def target():
-    with Target() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def other(target):
+def other(target_of_module):
     """Another origin: the same port on another loopback address."""
-    with Target(host="127.0.0.2", port=target.port) as running:
+    with Target(host="127.0.0.2", port=target_of_module.port) as running:
         yield running
-
-
-@pytest.fixture
-def transport(target):
-    target.reset()
-    opened = open_transport()
-    yield opened
-    opened.close()
-
-
-def resolving(*answers: list[str], ttl: float = 30.0) -> Resolver:
-    """A resolver whose successive lookups give ``answers``, the last one for ever."""
-    left = list(answers)
-
-    def lookup(host, port, **kinds):
-        addresses = left.pop(0) if len(left) > 1 else left[0]
-        return [(socket.AF_INET, 1, 6, "", (address, port)) for address in addresses]
-
-    return Resolver(threads=1, ttl=ttl, lookup=lookup)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +35,6 @@ def test_a_literal_address_is_refused_in_every_spelling(url):
 
 
 def test_one_bad_address_among_several_refuses_the_name(target):
-    target.reset()
     transport = open_transport(resolver=resolving(["127.0.0.1", "10.0.0.1"]))
     for _ in range(2):
         result = send(transport, f"http://mixed.example:{target.port}/ok")
@@ -72,7 +45,6 @@ def test_one_bad_address_among_several_refuses_the_name(target):
 
 
 def test_a_name_is_dialled_at_the_address_that_was_checked(target):
-    target.reset()
     transport = open_transport(resolver=resolving(["127.0.0.1"]))
     result = send(transport, f"http://pinned.invalid:{target.port}/ok")
     assert result.status == 200
@@ -82,7 +54,6 @@ def test_a_name_is_dialled_at_the_address_that_was_checked(target):
 
 
 def test_a_name_that_moves_is_followed(target, other):
-    target.reset()
     other.reset()
     transport = open_transport(resolver=resolving(["127.0.0.1"], ["127.0.0.2"], ttl=0.0))
     url = f"http://moving.example:{target.port}/ok"
@@ -110,7 +81,6 @@ def test_the_socket_is_checked_again_when_it_is_opened(target):
             self.asked += 1
             return f"{address} was good once." if self.asked > 1 else None
 
-    target.reset()
     transport = open_transport(Late())
     result = send(transport, f"http://127.0.0.1:{target.port}/ok")
     assert (result.error_code, result.sent) == ("target_refused", False)

@@ -10,11 +10,9 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from jobsched.callback import Resolver
 from jobsched.clock import monotonic
 from jobsched.testing.target import Target
-from tests.integration.test_transport_tls import certificate
-from tests.integration.transports import call, open_transport, raw, run, send
+from tests.integration.transports import call, certificate, open_transport, raw, resolving, run, send
 
 _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n"
 # Complete, and without a word of the close that follows it.
@@ -23,20 +21,6 @@ _CUT = "/cut-headers"
 
 
 pytestmark = pytest.mark.usefixtures("both_carriers")
-
-
-@pytest.fixture(scope="module")
-def target():
-    with Target() as running:
-        yield running
-
-
-@pytest.fixture
-def transport(target):
-    target.reset()
-    opened = open_transport()
-    yield opened
-    opened.close()
 
 
 @contextmanager
@@ -163,7 +147,7 @@ def test_good_connections_to_a_proxy_are_used_again(target):
 def test_with_tls_good_connections_are_used_again_and_closed_ones_are_not(tmp_path, version):
     cert, context = certificate(tmp_path, "good.example")
     context.minimum_version = context.maximum_version = version
-    resolver = Resolver(threads=1, lookup=lambda _host, port, **_kinds: [(2, 1, 6, "", ("127.0.0.1", port))])
+    resolver = resolving(["127.0.0.1"])
     with Target(tls=context) as target:
         transport = open_transport(resolver=resolver, ca_bundle=str(cert))
         url = f"https://good.example:{target.port}"
@@ -186,7 +170,7 @@ def test_with_tls_good_connections_are_used_again_and_closed_ones_are_not(tmp_pa
 @pytest.mark.parametrize("notify", [True, False])
 def test_with_tls_a_connection_closed_after_its_answer_is_not_used_again(tmp_path, notify):
     cert, context = certificate(tmp_path, "good.example")
-    resolver = Resolver(threads=1, lookup=lambda _host, port, **_kinds: [(2, 1, 6, "", ("127.0.0.1", port))])
+    resolver = resolving(["127.0.0.1"])
     got = []
 
     def serve():
@@ -225,7 +209,7 @@ def test_two_thousand_calls_leave_no_descriptors_and_no_memory_behind(target):
         path = (_CLOSES, "/ok", _CUT, "/echo")[n % 4]
         run(transport, [call(target.url + path, fresh_connection=n % 8 == 1) for _ in range(50)])
         # No more is remembered than there are numbers of descriptors in use.
-        assert len(transport._kept) <= 400
+        assert len(transport._libcurl._kept) <= 400
     transport.close()
     assert _settled() <= before + 2
 

@@ -13,24 +13,9 @@ from jobsched.callback import Resolver
 from jobsched.callback.loop import EpollWatch, PortableWatch
 from jobsched.clock import monotonic, utc_now
 from jobsched.domain.outcome import Ending, Policy, judge
-from jobsched.testing.target import Target
 from tests.integration.transports import call, drain, open_transport, run, send
 
 pytestmark = pytest.mark.usefixtures("both_carriers")
-
-
-@pytest.fixture(scope="module")
-def target():
-    with Target() as running:
-        yield running
-
-
-@pytest.fixture
-def transport(target):
-    target.reset()
-    opened = open_transport()
-    yield opened
-    opened.close()
 
 
 def test_many_calls_at_once_each_get_their_own_answer(transport, target):
@@ -186,7 +171,6 @@ def test_a_call_whose_name_hangs_ends_in_time_and_its_late_answer_is_ignored(tar
 
     resolver = Resolver(threads=1, lookup=lookup)
     transport = open_transport(resolver=resolver)
-    target.reset()
     slow = call(f"http://slow.example:{target.port}/ok", timeout_seconds=0.3)
     (result,) = run(transport, [slow])
     assert (result.error_code, result.sent) == ("timeout", False)
@@ -243,7 +227,6 @@ def test_thousands_of_results_leave_no_memory_and_no_descriptors_behind(transpor
 @pytest.mark.parametrize("watch", [EpollWatch, PortableWatch])
 def test_every_watch_serves_the_loop(target, monkeypatch, watch):
     monkeypatch.setattr("jobsched.callback.transport.best_watch", watch)
-    target.reset()
     transport = open_transport()
     calls = [call(f"{target.url}/slow/50", fresh_connection=n % 2 == 0) for n in range(100)]
     assert {result.status for result in run(transport, calls)} == {200}

@@ -1,32 +1,11 @@
 """TLS is always verified, and a failure says why and that nothing was sent."""
 
 import ssl
-import subprocess
-from pathlib import Path
 
 import pytest
 
-from jobsched.callback import Resolver
 from jobsched.testing.target import Target
-from tests.integration.transports import open_transport, send, serving
-
-_OPENSSL = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=jobsched test")
-
-
-def certificate(folder: Path, name: str, *, days: str = "2") -> tuple[Path, ssl.SSLContext]:
-    """A self-signed certificate for ``name``, and a server's context that shows it."""
-    cert, key = folder / f"{name}.pem", folder / f"{name}.key"
-    names = f"subjectAltName=DNS:{name}"
-    subprocess.run(
-        [*_OPENSSL, "-days", days, "-addext", names, "-keyout", str(key), "-out", str(cert)],
-        check=True,
-        capture_output=True,
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(cert, key)
-    # The server would rather speak HTTP/2; a client that offered it could not go on.
-    context.set_alpn_protocols(["h2", "http/1.1"])
-    return cert, context
+from tests.integration.transports import certificate, open_transport, resolving, send, serving
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +17,7 @@ def secured(tmp_path_factory):
 
 @pytest.fixture
 def resolver():
-    made = Resolver(threads=1, lookup=lambda _host, port, **_kinds: [(2, 1, 6, "", ("127.0.0.1", port))])
+    made = resolving(["127.0.0.1"])
     yield made
     made.close()
 

@@ -13,38 +13,21 @@ import pytest
 from jobsched.callback import Guard, Resolver
 from jobsched.clock import monotonic
 from jobsched.testing.target import Target
-from tests.integration.test_transport_guard import resolving
-from tests.integration.test_transport_tls import certificate
-from tests.integration.transports import call, drain, open_transport, run, send
-
-
-@pytest.fixture(scope="module")
-def target():
-    with Target() as running:
-        yield running
-
-
-@pytest.fixture
-def transport(target):
-    target.reset()
-    opened = open_transport()
-    yield opened
-    opened.close()
+from tests.integration.transports import call, certificate, drain, open_transport, resolving, run, send
 
 
 def test_libcurl_carries_only_what_the_wire_cannot(transport, target):
     assert send(transport, target.url + "/ok").status == 200
-    assert transport._free == [], "libcurl was used"
+    assert transport._libcurl._free == [], "libcurl was used"
     several = open_transport(resolver=resolving(["127.0.0.3", "127.0.0.1"]))
     assert send(several, f"http://two.example:{target.port}/ok").status == 200
-    assert len(several._free) == 1
+    assert len(several._libcurl._free) == 1
     several.close()
 
 
 def test_a_redirect_leads_from_one_carrier_to_the_other(target, tmp_path):
-    target.reset()
     cert, context = certificate(tmp_path, "good.example")
-    resolver = Resolver(threads=1, lookup=lambda _host, port, **_kinds: [(2, 1, 6, "", ("127.0.0.1", port))])
+    resolver = resolving(["127.0.0.1"])
     with Target(tls=context) as secured:
         transport = open_transport(resolver=resolver, ca_bundle=str(cert))
         there = f"https://good.example:{secured.port}/ok"
@@ -231,7 +214,6 @@ def test_there_are_no_more_connections_than_seats(target, monkeypatch):
 
 
 def test_names_that_share_an_address_do_not_share_connections(target):
-    target.reset()
     made = target.connections_made
     transport = open_transport(resolver=resolving(["127.0.0.1"]))
     for name in ("one.example", "two.example", "one.example"):

@@ -11,16 +11,9 @@ from jobsched.db import claims
 from jobsched.db.connection import Link
 from jobsched.queue.broker import Waker
 from jobsched.queue.connection import connect
-from jobsched.testing.target import Target
 from jobsched.worker.process import Worker
 from tests.conftest import eventually
 from tests.integration.factories import make_execution, make_job
-
-
-@pytest.fixture
-def target():
-    with Target() as target:
-        yield target
 
 
 @pytest.fixture

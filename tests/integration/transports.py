@@ -1,12 +1,15 @@
-"""What the tests of the transport share: building calls, sending one, sending many."""
+"""What the tests of the transport share: calls, names, certificates, and servers that answer a few bytes."""
 
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from ipaddress import ip_network
 from itertools import count
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -16,6 +19,8 @@ from jobsched.worker.deliver import Deliver
 from jobsched.worker.strands import Strands
 
 LOOPBACK = Guard([ip_network("127.0.0.0/8"), ip_network("::1/128")])
+
+_OPENSSL = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=jobsched test")
 
 _ids = count(1)
 
@@ -56,6 +61,33 @@ def drain(transport: Transport, n: int, timeout: float = 15.0) -> list[Result]:
 
 def send(transport: Transport, url: str, method: str = "POST", body: bytes | None = b"{}", **given) -> Result:
     return run(transport, [call(url, method, body, **given)])[0]
+
+
+def resolving(*answers: list[str], ttl: float = 30.0) -> Resolver:
+    """A resolver whose successive lookups give ``answers``, the last one for ever."""
+    left = list(answers)
+
+    def lookup(host, port, **kinds):
+        addresses = left.pop(0) if len(left) > 1 else left[0]
+        return [(socket.AF_INET, 1, 6, "", (address, port)) for address in addresses]
+
+    return Resolver(threads=1, ttl=ttl, lookup=lookup)
+
+
+def certificate(folder: Path, name: str, *, days: str = "2") -> tuple[Path, ssl.SSLContext]:
+    """A self-signed certificate for ``name``, and a server's context that shows it."""
+    cert, key = folder / f"{name}.pem", folder / f"{name}.key"
+    names = f"subjectAltName=DNS:{name}"
+    subprocess.run(
+        [*_OPENSSL, "-days", days, "-addext", names, "-keyout", str(key), "-out", str(cert)],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    # The server would rather speak HTTP/2; a client that offered it could not go on.
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    return cert, context
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from jobsched import metrics
 from jobsched.errors import ConfigError
 from jobsched.metrics.endpoint import MOST_READERS, Endpoint
 from jobsched.metrics.spread import LabelledSpread, Spread
+from jobsched.poller.process import _counted
 from tests.conftest import eventually
 from tests.test_contract import table
 
@@ -244,6 +245,10 @@ def alarms() -> list[dict[str, Any]]:
     return [*group["rules"]]
 
 
+#: A counter in an expression, and the one label that it is asked for by.
+_INCREASE = re.compile(r'increase\((\w+)(?:\{(\w+)="(\w+)"\})?\[')
+
+
 @pytest.mark.parametrize("alarm", alarms(), ids=lambda alarm: alarm["alert"])
 def test_an_alarm_asks_for_what_there_is(alarm: dict[str, Any]) -> None:
     """Names of figures and of their labels; Prometheus' own checker (promtool) is no Python."""
@@ -267,6 +272,22 @@ def test_an_alarm_asks_for_what_there_is(alarm: dict[str, Any]) -> None:
     told = re.findall(r"\$labels\.(\w+)", alarm["annotations"]["summary"])
     assert {*asked, *told} <= labels
     assert {*told} <= {*asked}
+
+
+def test_an_alarm_on_an_increase_tells_of_the_first_one() -> None:
+    """A series that begins at 1 has never increased, so it must be there before there is anything to count."""
+    _counted("dispatch", lambda: 0.0)  # as a poller does with each of its services
+    asked = [found for alarm in alarms() for found in _INCREASE.findall(alarm["expr"])]
+    assert len(asked) > 5
+    shown = [
+        sample for registry in CHAPTERS.values() for family in registry.collect() for sample in family.samples
+    ]
+    late = [
+        (name, label, value)
+        for name, label, value in asked
+        if not any(one.name == name and one.labels.get(label, "") == value for one in shown)
+    ]
+    assert late == []
 
 
 def test_every_alarm_stands_in_the_runbook_as_it_is() -> None:

@@ -8,7 +8,7 @@ import pytest
 from jobsched.domain.advance import next_slot
 from jobsched.domain.schedule import parse_schedule
 from jobsched.domain.zone_rules import ZonedGroup, ZonedJob, all_right, is_older, times_by_present_rules
-from jobsched.poller.zones import rules_version
+from jobsched.poller.tzdata import rules_version
 from tests.zone_files import hours, write_version, write_zone, zones_of
 
 ZONE = "Europe/Berlin"

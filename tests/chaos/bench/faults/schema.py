@@ -33,7 +33,8 @@ class SchemaMigrated(Fault):
             _patiently(scene, f"DROP INDEX CONCURRENTLY IF EXISTS {_INDEX}")
             for table, column in _COLUMNS.items():
                 _patiently(scene, f"ALTER TABLE {table} DROP COLUMN IF EXISTS {column.partition(' ')[0]}")
-        upset = scene.count("service_failed:schema_mismatch", "service_failed:bug", "intake_failed")
+        told = ("service_failed:schema_mismatch", "service_failed:bug", "taking_failed", "claiming_failed")
+        upset = scene.count(*told)
         return Effect(migrated, f"{len(_COLUMNS)} columns and an index in {tries} tries; said of it: {upset}")
 
 
