@@ -8,6 +8,7 @@ from threading import Lock
 from typing import Any
 
 from flask import Flask, Request, Response, g, request
+from flask.sessions import NullSession, SessionInterface
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 from werkzeug.routing import MapAdapter
@@ -73,15 +74,30 @@ def create_app(services: Services) -> Flask:
 
 
 class _Application(OpenAPI):
-    """flask-openapi3's, without what Flask asks anew at each request and we know."""
+    """flask-openapi3's, without what Flask asks anew at each request and we know.
+
+    There are no coroutines, no blueprints and no sessions.
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._hosts: dict[tuple[str, str], str] = {}
+        self.session_interface = _NoSessions()
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """``func`` as it is: nothing of ours is a coroutine."""
+        """``func`` as it is."""
         return func
+
+    def preprocess_request(self) -> None:
+        """Do what comes before each request, in the order in which it was registered."""
+        for act in self.before_request_funcs[None]:
+            act()
+
+    def process_response(self, response: Response) -> Response:
+        """Let pass each answer through what comes after, the last that was registered first."""
+        for act in reversed(self.after_request_funcs[None]):
+            response = act(response)
+        return response
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         """What finds the route; a Host that was looked at before is not looked at again."""
@@ -102,6 +118,16 @@ class _Application(OpenAPI):
         )  # fmt: skip
 
 
+class _NoSessions(SessionInterface):
+    """One session for all, in which nothing can be kept."""
+
+    def __init__(self) -> None:
+        self._none = NullSession()
+
+    def open_session(self, app: Flask, request: Request) -> NullSession:
+        return self._none
+
+
 def _frame_requests(app: Flask) -> None:
     log = get_logger(component="web")
 
@@ -110,9 +136,11 @@ def _frame_requests(app: Flask) -> None:
 
     def end(response: Response) -> Response:
         headers = response.headers
-        headers["X-Request-Id"] = errors.request_id()
-        headers["X-Content-Type-Options"] = "nosniff"
-        headers.setdefault("Cache-Control", "no-store")
+        # To set them would be to look for each among the others first.
+        headers.add("X-Request-Id", errors.request_id())
+        headers.add("X-Content-Type-Options", "nosniff")
+        if "Cache-Control" not in headers:
+            headers.add("Cache-Control", "no-store")
         seconds = monotonic() - g.began
         figures.count(response, seconds)
         if not enabled("debug"):

@@ -44,7 +44,7 @@ def given_key() -> str:
     given: str | None = g.get("given_key")
     if given is not None:
         return given
-    header = request.headers.get("Authorization")
+    header: str | None = request.environ.get("HTTP_AUTHORIZATION")
     if not header:
         raise Unauthorized("Send an API key: `Authorization: Bearer <key>`.")
     scheme, _, key = header.partition(" ")

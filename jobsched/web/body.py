@@ -88,7 +88,8 @@ def parse_json(raw: bytes) -> Any:
 
 def check_type(types: tuple[str, ...]) -> None:
     """Refuse a body that is of none of the media ``types``, not in UTF-8, or compressed (415)."""
-    if request.content_type in types and "Content-Encoding" not in request.headers:
+    environ = request.environ
+    if environ.get("CONTENT_TYPE") in types and "HTTP_CONTENT_ENCODING" not in environ:
         return
     expected = " or ".join(types)
     if not request.content_type:
@@ -117,7 +118,8 @@ def read_bytes(limit: int = MAX_BODY_BYTES) -> bytes:
         if (length := _told_length()) is not None and length <= limit:
             # What werkzeug puts around the stream bounds it, which its length does as well.
             raw = g.body = request.environ["wsgi.input"].read(length) if length else b""
-            _check_whole(len(raw))
+            if len(raw) < length:
+                raise _ended_early()
             return raw
         # One byte more than is allowed: of a longer body without a Content-Length werkzeug gives what fits.
         request.max_content_length = limit + 1

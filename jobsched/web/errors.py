@@ -79,7 +79,7 @@ def request_id() -> str:
     """The id of this request: the caller's own where it is sane, else a fresh one."""
     known: str | None = g.get("request_id")
     if known is None:
-        given = request.headers.get("X-Request-Id", "")
+        given = request.environ.get("HTTP_X_REQUEST_ID", "")
         known = given if given and _SANE_REQUEST_ID.fullmatch(given) else _fresh_request_id()
         g.request_id = known
     return known

@@ -37,8 +37,8 @@ def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = No
     except orjson.JSONEncodeError:  # it has an integer of more than 64 bits
         text = f"{compact(_finite(value))}\n".encode()
     # In the form in which werkzeug takes all as it is.
-    own = Headers([("Content-Type", "application/json"), *(headers.items() if headers else ())])
-    return Answer(text, status, own)
+    own = [("Content-Type", "application/json"), ("Content-Length", str(len(text)))]
+    return Answer([text], status, Headers([*own, *(headers.items() if headers else ())]))
 
 
 def _finite(value: Any) -> Any:
