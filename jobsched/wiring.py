@@ -90,7 +90,9 @@ def make_app(settings: Settings) -> "Flask":
     from jobsched.web.services import Services
 
     url = settings.need_database_url()
-    database = open_pool(url, "api", settings.db_pool)
+    # Two are left for probes.
+    enough = settings.db_pool >= settings.api_threads + 2
+    database = open_pool(url, "api", settings.db_pool, may_keep=enough)
     broker = Broker(connect(settings.need_redis_url(), tls_verify=settings.redis_tls_verify))
     schema_link, schema_lock = Link(url, "api-ready", statement_timeout=2.0), threading.Lock()
     guard = Guard(settings.allow_targets)
@@ -136,6 +138,7 @@ def make_app(settings: Settings) -> "Flask":
             rq_counts=rq_counts,
             redis_fault=redis_fault,
             connection=database.connection_context,
+            kept_connection=database.kept,
         )
     )
 

@@ -221,12 +221,18 @@ class Link:
 
 
 def open_pool(
-    url: str, application: str, size: int, *, statement_timeout: float = 10.0, lock_timeout: float = 4.0
+    url: str,
+    application: str,
+    size: int,
+    *,
+    statement_timeout: float = 10.0,
+    lock_timeout: float = 4.0,
+    may_keep: bool = False,
 ) -> Pool:
     """A pool of at most ``size`` connections for Peewee, with the models bound to it.
 
     A thread that finds no free connection waits for 5 s; a statement that finds a lock, for ``lock_timeout``
-    seconds. One process has one such pool.
+    seconds. One process has one such pool. ``may_keep``: there are more than threads that use ``Pool.kept``.
     """
     database = Pool(
         url,
@@ -237,6 +243,7 @@ def open_pool(
         **session_options(application, statement_timeout, lock_timeout),
     )
     database.statement_timeout = statement_timeout
+    database.may_keep = may_keep
     database.bind(MODELS, bind_refs=False, bind_backrefs=False)
     return database
 

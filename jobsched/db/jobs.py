@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import peewee
 from peewee import JOIN, Database
@@ -44,8 +44,7 @@ _LARGEST_ID = 2**63 - 1
 _UPSERT_ATTEMPTS = 10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobRecord:
+class JobRecord(NamedTuple):
     """A job as it stands: its definition, its place in time and how its newest execution ended.
 
     ``next_slot`` is nominal; of a paused job it only tells that slots are left. ``next_execution_time`` includes

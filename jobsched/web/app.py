@@ -174,7 +174,7 @@ def _hold_connection(app: Flask, services: Services) -> None:
             raise DatabaseUnavailable("No connection to the database could be had in time.")
         try:
             with converted():
-                held = services.connection()
+                held = services.kept_connection()
                 held.__enter__()
                 g.connection = held
         finally:

@@ -51,4 +51,7 @@ class Services:
     """What is wrong with Redis, in words that anyone may read (no addresses); None when nothing is."""
 
     connection: Callable[[], AbstractContextManager[Any]] = nullcontext
-    """Holds one database connection over a whole request, so that its statements share one checkout."""
+    """Holds one database connection over a block, so that its statements share one checkout."""
+
+    kept_connection: Callable[[], AbstractContextManager[Any]] = nullcontext
+    """The same over a whole request, in a thread that serves the next one too."""

@@ -39,7 +39,7 @@ class Api:
     wakes: list[None] = field(default_factory=list)
     redis_fault: str | None = None
     rq: dict[str, RqCounts] | None = field(default_factory=dict)
-    connection: Callable[[Any], Any] = lambda pool: pool.connection_context()
+    connection: Callable[[Any], Any] = lambda pool: pool.kept()
     on_wake: Callable[[], object] = lambda: None
 
     def call(self, method: str, path: str, *, key: str | None = "admin", **options: Any) -> TestResponse:
@@ -113,7 +113,8 @@ def opened(database_url: str) -> Iterator[Api]:
             wake=lambda: rig.wake(),
             rq_counts=lambda _queues: rig.rq,
             redis_fault=lambda: rig.redis_fault,
-            connection=lambda: rig.connection(pool),
+            connection=pool.connection_context,
+            kept_connection=lambda: rig.connection(pool),
         )
         rig.client = create_app(services).test_client()
         yield rig

@@ -6,7 +6,7 @@ import pytest
 from jobsched.clock import rfc3339
 from jobsched.db.connection import Link, converted, open_pool
 from jobsched.db.numbered import Numbered
-from jobsched.db.session import show_instants
+from jobsched.db.session import Pool, show_instants
 from jobsched.errors import DatabaseRefused, DatabaseUnavailable, SchemaMismatch
 
 
@@ -117,3 +117,59 @@ def test_a_numbered_statement_is_prepared_and_answers_as_one_with_names(link):
         assert link.execute(Numbered(named), {"a": 3, "b": "x"}) == link.execute(named, {"a": 3, "b": "x"})
     prepared = link.execute("SELECT statement FROM pg_prepared_statements")
     assert prepared == [("SELECT $1::int + 1, $2::text, $1::int % 2",)]
+
+
+def _backend(pool: Pool) -> int:
+    number: int = pool.execute_sql("SELECT pg_backend_pid()").fetchone()[0]
+    return number
+
+
+def test_a_thread_keeps_its_connection_where_there_are_enough(database_url):
+    for may_keep in (True, False):
+        pool = open_pool(database_url, "test", 3, may_keep=may_keep)
+        with pool.kept():
+            first = _backend(pool)
+        assert pool.is_closed() is not may_keep
+        with pool.kept():
+            assert _backend(pool) == first
+        assert len(pool._in_use) == may_keep
+        pool.close_all()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fresh"),
+    [
+        ("ended", True),
+        ("ended", False),
+        ("closed", True),
+        ("spoilt", True),
+        ("in a transaction", True),
+        ("idle", False),
+        ("old", False),
+    ],
+)
+def test_a_kept_connection_is_looked_at_before_it_is_used_again(
+    database_url, link, monkeypatch, spoil, fresh
+):
+    pool = open_pool(database_url, "test", 3, may_keep=True)
+    with pool.kept():
+        first = _backend(pool)
+        session = pool.connection()
+        if spoil == "closed":
+            session.close()
+        elif spoil == "spoilt":
+            session.spoilt = True
+        elif spoil == "in a transaction":
+            session.execute("BEGIN")
+    if spoil == "ended":
+        link.execute("SELECT pg_terminate_backend(%s, 5000)", (first,))
+    if not fresh:
+        monkeypatch.setattr(
+            "jobsched.db.session.KEEP" if spoil == "old" else "jobsched.db.session.FRESH", 0.0
+        )
+    with pool.kept():
+        # One that has only been idle for a while goes through the pool, which asks it for a sign of life.
+        assert (_backend(pool) == first) is (spoil in ("idle", "old", "in a transaction"))
+        assert pool.execute_sql("SELECT 1").fetchone() == (1,)
+    assert len(pool._in_use) == 1
+    pool.close_all()
