@@ -67,6 +67,8 @@ _NEXT: Final = "SELECT nextval(pg_get_serial_sequence('job', 'id')), clock_times
 #: So many jobs are created by one statement at most, and so many such statements are under way at once.
 _TOGETHER: Final = 16
 _AT_ONCE: Final = 2
+#: Seconds for which one that comes meanwhile waits for them: they may wait for a lock.
+_PATIENCE: Final = 0.2
 #: After these each may try alone. After others nobody knows what has happened.
 _NOTHING_DONE: Final = (DatabaseRefused, DatabaseContended)
 
@@ -87,7 +89,7 @@ class Creator:
     def __init__(self, database: Database, now: Callable[[], float] = monotonic) -> None:
         self._database = database
         self._clock = _CarriedClock(now)
-        self._gathering = Gathering(self._insert, most=_TOGETHER, at_once=_AT_ONCE)
+        self._gathering = Gathering(self._insert, most=_TOGETHER, at_once=_AT_ONCE, patience=_PATIENCE)
 
     def create(self, project_id: int, spec: JobSpec) -> Made:
         """The new job's id, the time of its creation by the database's clock, and its times.

@@ -1,7 +1,8 @@
 """Threads that want the same thing done at the same moment have it done together, by one of them.
 
 A statement for eight jobs costs little more than one for a single job, and one commit serves them all. Nobody waits
-for company: who finds nothing under way begins at once, and what arrives meanwhile is done next, together.
+for company: who finds nothing under way begins at once, and what arrives meanwhile is done next, together. Nor does
+anybody wait for long: where what is under way takes its time, who has come since goes alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,12 +31,16 @@ class _Seat(Generic[T, R]):
 class Gathering(Generic[T, R]):
     """Does ``act`` for up to ``most`` items at a time, and up to ``at_once`` times at once. Safe to share.
 
-    ``act`` takes items and returns a result for each, in their order.
+    ``act`` takes items and returns a result for each, in their order. ``patience``: the seconds for which an item waits
+    for its turn.
     """
 
-    def __init__(self, act: Callable[[Sequence[T]], Sequence[R]], *, most: int, at_once: int) -> None:
+    def __init__(
+        self, act: Callable[[Sequence[T]], Sequence[R]], *, most: int, at_once: int, patience: float
+    ) -> None:
         self._act = act
         self._most = most
+        self._patience = patience
         self._free = at_once
         self._waiting: list[_Seat[T, R]] = []
         self._lock = Lock()
@@ -50,14 +55,26 @@ class Gathering(Generic[T, R]):
             else:
                 seat.turn.acquire()
                 self._waiting.append(seat)
-        if not seat.group:
-            seat.turn.acquire()  # let go when all is over, or when it is this one's turn to act
+        # Let go when all is over, or when it is this one's turn to act.
+        if not seat.group and not seat.turn.acquire(timeout=self._patience):
+            if self._leave(seat):
+                [result] = self._act([item])
+                return result
+            seat.turn.acquire()
         if seat.group:
             self._act_for(seat.group)
         if seat.error is not None:
             raise seat.error
         [result] = seat.results
         return result
+
+    def _leave(self, seat: _Seat[T, R]) -> bool:
+        """Wait no more; False where somebody acts for this one by now."""
+        with self._lock:
+            if seat not in self._waiting:
+                return False
+            self._waiting.remove(seat)
+            return True
 
     def _act_for(self, group: Sequence[_Seat[T, R]]) -> None:
         try:

@@ -132,7 +132,10 @@ def test_jobs_of_many_threads_are_all_created_each_as_it_is(database_url: str) -
     pool.close_all()
 
 
-def test_a_job_that_is_refused_leaves_those_that_came_with_it(database_url: str, link: Link) -> None:
+def test_a_job_that_is_refused_leaves_those_that_came_with_it(
+    database_url: str, link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(creating, "_PATIENCE", 60.0)
     pool = open_pool(database_url, "test", 8)
     creator = Creator(pool)
 
@@ -157,8 +160,9 @@ def test_a_job_that_is_refused_leaves_those_that_came_with_it(database_url: str,
 
 
 def test_where_the_server_goes_away_all_that_came_together_hear_that_nobody_knows(
-    database_url: str, link: Link
+    database_url: str, link: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(creating, "_PATIENCE", 60.0)
     pool, operator = open_pool(database_url, "together", 8), Link(database_url, "operator")
     creator = Creator(pool)
     waiting = (

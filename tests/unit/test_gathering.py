@@ -43,7 +43,7 @@ def start(pool, gathering, act, first, others):
 
 def test_who_comes_first_begins_at_once_and_the_others_go_together(pool):
     act = Act()
-    gathering = Gathering(act, most=3, at_once=1)
+    gathering = Gathering(act, most=3, at_once=1, patience=60)
     futures = start(pool, gathering, act, 1, [2, 3, 4, 5])
     act.go_on.release(3)
     assert [future.result(10) for future in futures] == [2, 4, 6, 8, 10]
@@ -54,7 +54,7 @@ def test_who_comes_first_begins_at_once_and_the_others_go_together(pool):
 
 def test_so_many_are_under_way_at_once(pool):
     act = Act()
-    gathering = Gathering(act, most=9, at_once=2)
+    gathering = Gathering(act, most=9, at_once=2, patience=60)
     futures = [pool.submit(gathering.do, item) for item in range(2)]
     until(lambda: len(act.calls) == 2)
     futures.append(pool.submit(gathering.do, 2))
@@ -66,7 +66,7 @@ def test_so_many_are_under_way_at_once(pool):
 
 def test_a_failure_of_several_is_told_to_each_and_that_of_one_is_its_own(pool):
     act = Act(error=KeyError("x"))
-    gathering = Gathering(act, most=9, at_once=1)
+    gathering = Gathering(act, most=9, at_once=1, patience=60)
     first, *others = start(pool, gathering, act, 1, [2, 3])
     act.go_on.release(2)
     assert first.result(10) == 2
@@ -79,12 +79,35 @@ def test_a_failure_of_several_is_told_to_each_and_that_of_one_is_its_own(pool):
         raise act.error
 
     with pytest.raises(KeyError):
-        Gathering(fail, most=9, at_once=1).do(1)
+        Gathering(fail, most=9, at_once=1, patience=60).do(1)
+
+
+def test_who_has_waited_for_long_goes_alone(pool):
+    act = Act()
+    gathering = Gathering(act, most=9, at_once=1, patience=0.5)
+    first, second = start(pool, gathering, act, 1, [2])
+    until(lambda: act.calls == [[1], [2]])
+    assert gathering._waiting == []
+    act.go_on.release(2)
+    assert (first.result(10), second.result(10)) == (2, 4)
+
+
+def test_who_is_acted_for_by_then_waits_for_the_end(pool):
+    act = Act()
+    gathering = Gathering(act, most=9, at_once=1, patience=0.3)
+    first, *others = start(pool, gathering, act, 1, [2, 3])
+    act.go_on.release()
+    until(lambda: act.calls == [[1], [2, 3]])
+    assert first.result(10) == 2
+    with pytest.raises(TimeoutError):
+        others[1].result(0.5)
+    act.go_on.release()
+    assert [other.result(10) for other in others] == [4, 6]
 
 
 def test_a_thread_that_is_made_to_leave_while_it_acts_for_others_leaves_nobody_waiting():
     act = Act(error=SystemExit())
-    gathering = Gathering(act, most=9, at_once=1)
+    gathering = Gathering(act, most=9, at_once=1, patience=60)
     left: Future[BaseException] = Future()
 
     def do_and_leave():
