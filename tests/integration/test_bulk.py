@@ -91,7 +91,7 @@ def test_a_row_is_what_a_single_create_makes(stored):
         alone = stored.jobs.create(1, replace(spec, key=None)).job
         [job_id] = create(stored, document).ids
         job = stored.jobs.get(1, job_id)
-        same_but_for_time(replace(job, spec=replace(job.spec, key=None)), alone)
+        same_but_for_time(job._replace(spec=replace(job.spec, key=None)), alone)
         assert job.spec.key == spec.key
         if spec.schedule[0] != "@":
             assert job.next_slot == alone.next_slot

@@ -1,6 +1,6 @@
 """The time at which a job is created: carried forward from answers, judged by the database's clock."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -8,15 +8,13 @@ from datetime import datetime, timedelta
 import peewee
 import pytest
 
-from jobsched.db import creating
-from jobsched.db.connection import Link, converted, open_pool
+from jobsched.db.connection import open_pool
 from jobsched.db.creating import Creator
 from jobsched.db.jobs import Jobs
 from jobsched.domain.json_text import compact
 from jobsched.domain.spec import JobSpec
 from jobsched.domain.times import Times
-from jobsched.errors import Conflict, DatabaseUnavailable
-from tests.conftest import eventually
+from jobsched.errors import Conflict
 from tests.integration.stored import DAILY
 
 HOURLY = replace(DAILY, schedule="@every 1h")
@@ -38,13 +36,6 @@ def pool(database_url: str) -> Iterator[peewee.Database]:
     with pool.connection_context():
         yield pool
     pool.close_all()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    def check() -> None:
-        assert condition()
-
-    eventually(check)
 
 
 def now(pool: peewee.Database) -> datetime:
@@ -130,68 +121,3 @@ def test_jobs_of_many_threads_are_all_created_each_as_it_is(database_url: str) -
     [(payload,)] = pool.execute_sql("SELECT payload::text FROM job WHERE id = %s", (made[7][0],)).fetchall()
     assert payload == compact(made[7][1].payload), "stored as it is sent"
     pool.close_all()
-
-
-def test_a_job_that_is_refused_leaves_those_that_came_with_it(
-    database_url: str, link: Link, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(creating, "_PATIENCE", 60.0)
-    pool = open_pool(database_url, "test", 8)
-    creator = Creator(pool)
-
-    def create(name: str) -> int:
-        try:
-            return creator.create(1, replace(HOURLY, name=name))[0]
-        finally:
-            pool.close()
-
-    with ThreadPoolExecutor(8) as threads:
-        with link.transaction() as cursor:
-            cursor.execute("LOCK TABLE job IN SHARE MODE")  # what is under way waits
-            first = [threads.submit(create, "first") for _ in range(creating._AT_ONCE)]
-            until(lambda: creator._gathering._free == 0)
-            others = [threads.submit(create, name) for name in ("a", "no \0 here", "b")]
-            until(lambda: len(creator._gathering._waiting) == 3)
-        good = [future.result(10) for future in (*first, others[0], others[2])]
-        with pytest.raises(peewee.DataError):
-            others[1].result(10)
-    assert link.execute("SELECT array_agg(id ORDER BY id) FROM job") == [(sorted(good),)]
-    pool.close_all()
-
-
-def test_where_the_server_goes_away_all_that_came_together_hear_that_nobody_knows(
-    database_url: str, link: Link, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(creating, "_PATIENCE", 60.0)
-    pool, operator = open_pool(database_url, "together", 8), Link(database_url, "operator")
-    creator = Creator(pool)
-    waiting = (
-        "FROM pg_stat_activity WHERE application_name = 'jobsched-together' AND wait_event_type = 'Lock'"
-    )
-
-    def create() -> None:
-        try:
-            with converted():
-                creator.create(1, HOURLY)
-        finally:
-            pool.close()
-
-    def end_all_that_wait(count: int) -> None:
-        until(lambda: operator.execute(f"SELECT count(*) {waiting}") == [(count,)])
-        operator.execute(f"SELECT pg_terminate_backend(pid, 5000) {waiting}")
-
-    with ThreadPoolExecutor(8) as threads, link.transaction() as cursor:
-        cursor.execute("LOCK TABLE job IN SHARE MODE")
-        first = [threads.submit(create) for _ in range(creating._AT_ONCE)]
-        until(lambda: creator._gathering._free == 0)
-        others = [threads.submit(create) for _ in range(3)]
-        until(lambda: len(creator._gathering._waiting) == 3)
-        end_all_that_wait(len(first))
-        # The others go together now, and wait for the same lock.
-        end_all_that_wait(1)
-        for future in (*first, *others):
-            with pytest.raises(DatabaseUnavailable):
-                future.result(10)
-    assert link.execute("SELECT count(*) FROM job") == [(0,)]
-    pool.close_all()
-    operator.close()

@@ -128,7 +128,7 @@ def test_an_edit_counts_a_version_and_leaves_the_schedule_alone(stored):
     job = stored.job(schedule="@every 1h")
     before = stored.sql("SELECT xmin, * FROM job_schedule")
     edited = stored.jobs.update(1, job.id, lambda present: replace(present.spec, name="n"), if_version=1).job
-    assert edited == replace(job, spec=replace(job.spec, name="n"), version=2, updated_at=edited.updated_at)
+    assert edited == job._replace(spec=replace(job.spec, name="n"), version=2, updated_at=edited.updated_at)
     assert edited.updated_at > job.updated_at
     assert stored.sql("SELECT xmin, * FROM job_schedule") == before
 
