@@ -32,7 +32,8 @@ KEPT = _ROOT / ".bench"
     "--report", "only_report", is_flag=True, help="Only write docs/performance.md from the results."
 )
 def main(parts: tuple[str, ...], quick: bool, sides: str, out: Path | None, only_report: bool) -> None:
-    """Measure PARTS (by default all): deliver transport fire create lag size memory fanout reads.
+    """Measure PARTS (by default all): deliver transport fire create lag size memory fanout
+    reads large.
 
     Each leaves OUT/PART.json and its plots. Exit code 1 if a bar was missed or a part failed.
     """

@@ -196,16 +196,19 @@ class _Taken:
     waiting: float
 
 
-def read_all(stand: Stand, filled: Filled, rounds: int) -> dict[str, dict[str, Any]]:
-    """Milliseconds of each read, over ``rounds`` rounds after some to warm up."""
+def read_all(
+    stand: Stand, filled: Filled, rounds: int, *, searches: bool = True
+) -> dict[str, dict[str, Any]]:
+    """Milliseconds of each read, over ``rounds`` rounds after some to warm up; ``searches``: those of a text, too."""
     ids = Ids(filled)
-    taken: dict[str, list[_Taken]] = {read.name: [] for read in READS}
+    chosen = [read for read in READS if searches or read.group != "search"]
+    taken: dict[str, list[_Taken]] = {read.name: [] for read in chosen}
     connection = http.client.HTTPConnection(stand.url.removeprefix("http://"), timeout=60)
     headers = {"Authorization": f"Bearer {stand.key}"}
     link = stand.link()
     for number in range(-WARM_UP, rounds):
         api, postgres = tree(stand.processes["api"].pid), [pid for (pid,) in link.execute(_SESSIONS)]
-        for read in READS:
+        for read in chosen:
             if read.group == "search" and not 0 <= number < _SEARCHES:
                 continue
             path = read.path(ids)
@@ -227,7 +230,7 @@ def read_all(stand: Stand, filled: Filled, rounds: int) -> dict[str, dict[str, A
             **_quantiles([one.whole for one in taken[read.name]]),
             "slowest": _of_slowest(taken[read.name]),
         }
-        for read in READS
+        for read in chosen
     }
 
 

@@ -13,7 +13,7 @@ from bench.machine import describe
 from bench.part import Bar, Options, Part
 
 #: All parts, in the order in which they run: the machine is emptiest at the beginning.
-NAMES = ("deliver", "transport", "fire", "create", "lag", "size", "memory", "fanout", "reads")
+NAMES = ("deliver", "transport", "fire", "create", "lag", "size", "memory", "fanout", "reads", "large")
 
 
 @dataclass(frozen=True)

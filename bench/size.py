@@ -54,15 +54,25 @@ SELECT id, date_trunc('second', now()), date_trunc('second', now()), now() FROM 
 def measure(options: Options) -> Figures:
     """Idle first, while the machine is; then rounds of everything, empty and full in turns."""
     rounds = 1 if options.quick else ROUNDS
+    idle = _idle(options.quick)
     jobs, history = QUICK if options.quick else FULL
-    figures: Figures = {"jobs": jobs, "history": history, "rounds": rounds, "idle": _idle(options.quick)}
+    with Stand() as empty, Stand() as full:
+        filled = fill(full.database_url, jobs=jobs, history=history)
+        figures = compared(empty, full, rounds, options.quick)
+    return figures | {
+        "jobs": jobs, "history": history, "idle": idle, "fill_seconds": round(filled.seconds, 1),
+    }  # fmt: skip
+
+
+def compared(empty: Stand, full: Stand, rounds: int, quick: bool) -> Figures:
+    """Firing, delivering and lag on both in turns, and how much they grow from the one to the other."""
+    figures: Figures = {"rounds": rounds}
     taken: dict[str, dict[str, list[float]]] = {"empty": {}, "full": {}}
-    with Stand() as empty, Stand() as full, NginxTarget() as target:
-        figures["fill_seconds"] = round(fill(full.database_url, jobs=jobs, history=history).seconds, 1)
+    with NginxTarget() as target:
         for number in range(rounds):
             stands = [("empty", empty), ("full", full)]
             for name, stand in stands if number % 2 == 0 else reversed(stands):
-                for what, value in _round(stand, target, options.quick).items():
+                for what, value in _round(stand, target, quick).items():
                     taken[name].setdefault(what, []).append(value)
     figures["empty"], figures["full"] = (
         {what: _spread(values) for what, values in taken[name].items()} for name in ("empty", "full")
@@ -181,32 +191,54 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 
 def bars(figures: Figures) -> Sequence[Bar]:
     """Growth of speed and lag; what idling costs our processes, and with the servers."""
-    growth, idle = figures["growth"], figures["idle"]
-    names = {"fire_per_second": "fire", "deliver_per_second": "deliver", "lag_p99_ms": "lag, p99"}
-    found = [
-        Bar(f"{name}: empty to full", growth[what], GROWTH, "×", "at most") for what, name in names.items()
-    ]
-    found.append(
-        Bar(f"CPU idle with {idle['jobs']:,} jobs", idle["own_percent"], IDLE_BAR, "% of a core", "at most")
+    idle = figures["idle"]
+    costs = Bar(
+        f"CPU idle with {idle['jobs']:,} jobs", idle["own_percent"], IDLE_BAR, "% of a core", "at most"
     )
-    return found
+    return [*growth_bars(figures), costs]
+
+
+def growth_bars(figures: Figures) -> Sequence[Bar]:
+    """Growth of speed and lag."""
+    names = {"fire_per_second": "fire", "deliver_per_second": "deliver", "lag_p99_ms": "lag, p99"}
+    return [
+        Bar(f"{name}: empty to full", figures["growth"][what], GROWTH, "×", "at most")
+        for what, name in names.items()
+    ]
 
 
 def draw(figures: Figures, folder: Path) -> Sequence[Path]:
     """How much longer everything takes, and what idles."""
-    rows = [(what.replace("_", " "), value, value, value) for what, value in figures["growth"].items()]
-    title = f"{figures['jobs']:,} jobs and {figures['history']:,} executions: cost relative to empty"
     idle = [("idle", figures["idle"]["percent"])]
     return [
-        plots.horizontal_bars(folder / "size-growth.svg", title, "×", rows, mark=GROWTH),
+        draw_growth(figures, folder / "size-growth.svg"),
         plots.stacked_bars(
             folder / "size-idle.svg", f"Idle, {figures['idle']['jobs']:,} jobs", "% of a core", idle
         ),
     ]
 
 
+def draw_growth(figures: Figures, path: Path) -> Path:
+    """How much longer everything takes."""
+    rows = [(what.replace("_", " "), value, value, value) for what, value in figures["growth"].items()]
+    title = f"{figures['jobs']:,} jobs and {figures['history']:,} executions: cost relative to empty"
+    return plots.horizontal_bars(path, title, "×", rows, mark=GROWTH)
+
+
 def words(figures: Figures) -> str:
     """Empty, full and the ratio; then idling by process."""
+    idle = figures["idle"]
+    shown = [[name, f"{value:.2f}"] for name, value in idle["percent"].items()]
+    shown.append(["all of ours", f"{idle['own_percent']:.2f}"])
+    return (
+        f"{growth_words(figures)}\n"
+        f"Idle with {idle['jobs']:,} jobs, over {idle['seconds']:.0f} s:\n\n"
+        f"{table(['process', '% of a core'], shown)}"
+    )
+
+
+def growth_words(figures: Figures) -> str:
+    """Empty, full and the ratio."""
 
     def cell(one: Mapping[str, float]) -> str:
         return f"{plots.amount(one['median'])} ({plots.amount(one['low'])} to {plots.amount(one['high'])})"
@@ -215,14 +247,9 @@ def words(figures: Figures) -> str:
         [what.replace("_", " "), cell(figures["empty"][what]), cell(figures["full"][what]), f"{ratio:.2f}"]
         for what, ratio in figures["growth"].items()
     ]
-    idle = figures["idle"]
-    shown = [[name, f"{value:.2f}"] for name, value in idle["percent"].items()]
-    shown.append(["all of ours", f"{idle['own_percent']:.2f}"])
     return (
         f"{figures['jobs']:,} jobs, {figures['history']:,} executions in the history.\n\n"
-        f"{table(['', 'empty', 'full', 'ratio'], rows)}\n"
-        f"Idle with {idle['jobs']:,} jobs, over {idle['seconds']:.0f} s:\n\n"
-        f"{table(['process', '% of a core'], shown)}"
+        f"{table(['', 'empty', 'full', 'ratio'], rows)}"
     )
 
 

@@ -8,7 +8,7 @@ nesting) is found by jobsched.domain, with its place, and is 422.
 import codecs
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from flask import g, request
@@ -115,9 +115,10 @@ def read_bytes(limit: int = MAX_BODY_BYTES) -> bytes:
             raise _too_large(limit)
         return known
     try:
-        if (length := _told_length()) is not None and length <= limit:
+        environ = request.environ
+        if (length := _told_length(environ)) is not None and length <= limit:
             # What werkzeug puts around the stream bounds it, which its length does as well.
-            raw = g.body = request.environ["wsgi.input"].read(length) if length else b""
+            raw = g.body = environ["wsgi.input"].read(length) if length else b""
             if len(raw) < length:
                 raise _ended_early()
             return raw
@@ -156,13 +157,11 @@ def read_chunks(limit: int) -> Iterator[bytes]:
         raise _ended_early() from None
 
 
-def _told_length() -> int | None:
+def _told_length(environ: Mapping[str, Any]) -> int | None:
     """How many bytes the server will give; None where only the end of the stream tells."""
-    told = request.environ.get("CONTENT_LENGTH", "")
+    told = environ.get("CONTENT_LENGTH", "")
     return (
-        int(told)
-        if told.isascii() and told.isdecimal() and "HTTP_TRANSFER_ENCODING" not in request.environ
-        else None
+        int(told) if told.isascii() and told.isdecimal() and "HTTP_TRANSFER_ENCODING" not in environ else None
     )
 
 
