@@ -50,7 +50,7 @@ def test_every_call_is_signed_with_the_projects_secret(link, broker, worker, tar
 
 
 def test_no_secret_reaches_redis_the_history_or_the_log(
-    link, broker, worker, target, secrets, redis_url, capfd
+    capfd, link, broker, worker, target, secrets, redis_url
 ):
     [secret] = secrets()
     enqueue(link, broker, make_job(link, api=f"{target.url}/echo", payload={"n": 1}))
