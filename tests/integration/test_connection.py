@@ -1,4 +1,5 @@
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import peewee
 import pytest
@@ -124,16 +125,35 @@ def _backend(pool: Pool) -> int:
     return number
 
 
-def test_a_thread_keeps_its_connection_where_there_are_enough(database_url):
-    for may_keep in (True, False):
-        pool = open_pool(database_url, "test", 3, may_keep=may_keep)
+def test_the_connection_that_was_used_last_is_used_next_by_whichever_thread(database_url):
+    pool = open_pool(database_url, "test", 3, may_keep=True)
+
+    def use(meanwhile=lambda: None):
         with pool.kept():
-            first = _backend(pool)
-        assert pool.is_closed() is not may_keep
-        with pool.kept():
-            assert _backend(pool) == first
-        assert len(pool._in_use) == may_keep
-        pool.close_all()
+            meanwhile()
+            return _backend(pool)
+
+    with ThreadPoolExecutor(1) as other:
+        others = []
+        first = use(lambda: others.append(other.submit(use).result()))
+        assert others != [first], "one for each at the same time"
+        assert other.submit(use).result() == first == use()
+        assert pool.is_closed(), "outside of a block nobody has one"
+        assert other.submit(pool.is_closed).result()
+    assert len(pool._in_use) == 2
+    pool.close_all()
+    assert use() not in (first, *others), "none is used that was closed meanwhile"
+    pool.close_all()
+
+
+def test_where_there_are_few_connections_none_is_kept_from_others(database_url):
+    pool = open_pool(database_url, "test", 1)
+    with pool.kept():
+        first = _backend(pool)
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(_backend, pool).result() == first
+        other.submit(pool.close).result()
+    pool.close_all()
 
 
 @pytest.mark.parametrize(
