@@ -317,8 +317,6 @@ def register(api: Api, services: Services) -> None:
         Newest first, live and finished; of a deleted job, too.
         """
         project = principal().project_id
-        if not jobs.known(project, id):
-            raise NotFound(f"There is no job {id}.")
         found = services.executions.page(
             project,
             limit=query.limit,
@@ -329,6 +327,9 @@ def register(api: Api, services: Services) -> None:
             from_=query.from_,
             to=query.to,
         )
+        # Whose executions are found has been there.
+        if not found.items and not jobs.known(project, id):
+            raise NotFound(f"There is no job {id}.")
         return serialize.page("executions", found, serialize.execution)
 
 
