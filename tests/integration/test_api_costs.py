@@ -104,3 +104,12 @@ def test_a_page_until_a_past_day_is_one_exchange_and_where_little_happened_two(
 ) -> None:
     path = f"/api/v1/executions?from={from_}&to=2026-01-02T00:00:00Z"
     assert len(exchanges(warm, tmp_path, "GET", path)) == count
+
+
+def test_a_page_of_a_jobs_executions_is_one_exchange_and_of_none_two(warm: Api, tmp_path: Path) -> None:
+    job = warm.create()["id"]
+    path = f"/api/v1/jobs/{job}/executions"
+    assert len(exchanges(warm, tmp_path, "GET", path)) == 2
+    warm.call("POST", f"/api/v1/jobs/{job}/run")
+    (tmp_path / "trace.txt").unlink()
+    assert len(exchanges(warm, tmp_path, "GET", path)) == 1
