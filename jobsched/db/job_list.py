@@ -14,14 +14,9 @@ from jobsched.db.session import show_instants
 from jobsched.domain.json_text import unstorable
 from jobsched.domain.spec import DEFINITION
 
-#: Where a tag is looked for first: among so many of the newest ids for each job of a page. Then, by what was found
-#: there, among as many as should do, up to so many. A bitmap leaves out what is older by the ranges of ids alone, and
-#: reads each range in which the tag is: the fewer, the better. Behind the last is what is rare or old: all that has the
-#: tag is read.
-SPAN, SPANS_END = 400, 500_000
-_SPARE = 1.5
-
-_TRIES = 3
+#: Where a tag is looked for first: among so many of the newest ids, then among so many. A bitmap leaves out what is
+#: older by the ranges of ids alone. Behind the last is what is rare or old: all that has the tag is read.
+SPANS = (50_000, 500_000)
 
 _STANDING = (
     "t1.id", "t1.version", "t1.created_at", "t1.updated_at", "t2.next_execution_time", "t3.last_execution_time",
@@ -69,60 +64,30 @@ class Wanted:
 
 def newest(database: Database, wanted: Wanted, limit: int) -> list[ListedJob]:
     """The first ``limit`` jobs as wanted, newest first by id. Raises the database's errors."""
-    if not (wanted.tags or wanted.q or wanted.pool is not None):
-        ids, parameters = _ids(wanted, limit)
-        return _read(
-            database, f"WITH page AS MATERIALIZED ({ids})", parameters, wanted, "IN (SELECT id FROM page)"
-        )
-    for _ in range(_TRIES):
-        found = _tagged(database, wanted, limit) if wanted.tags else _found(database, *_ids(wanted, limit))
-        jobs = _of_ids(database, wanted, found)
-        # Where one was deleted meanwhile, a page that is not full would look like the last.
-        if len(jobs) == len(found):
-            break
-    return jobs
+    if wanted.tags:
+        end = wanted.before_id
+        if end is None:
+            end = (database.execute_sql("SELECT max(id) FROM job").fetchone()[0] or 0) + 1
+        for span in SPANS:
+            if span >= end:  # all there are
+                return _rows(database, wanted, limit, *_ids(wanted, limit))
+            found = _rows(database, wanted, limit, *_ids(wanted, limit, span=(end - span, end)))
+            if len(found) == limit:
+                return found
+        # How far back the rest are, nobody knows, and a walk from the newest down might read all jobs.
+        return _rows(database, wanted, limit, *_ids(wanted, limit, order="t1.id + 0"))
+    return _rows(database, wanted, limit, *_ids(wanted, limit))
 
 
-def _tagged(database: Database, wanted: Wanted, limit: int) -> list[int]:
-    end = wanted.before_id
-    if end is None:
-        end = (database.execute_sql("SELECT max(id) FROM job").fetchone()[0] or 0) + 1
-    span = min(SPAN * limit, SPANS_END)
-    while span < end:
-        found = _found(database, *_ids(wanted, limit, span=(end - span, end)))
-        if len(found) == limit:
-            return found
-        if span == SPANS_END:
-            # How far back the rest are, nobody knows, and a walk from the newest down might read all jobs.
-            return _found(database, *_ids(wanted, limit, order="t1.id + 0"))
-        enough = span * limit * _SPARE / len(found) if found else SPANS_END
-        span = min(SPANS_END, max(2 * span, int(enough)))
-    return _found(database, *_ids(wanted, limit))  # all there are
-
-
-def _found(database: Database, ids: str, parameters: list[Any]) -> list[int]:
-    cursor = database.cursor()
-    cursor.execute(ids, parameters, prepare=False)
-    return [row[0] for row in cursor.fetchall()]
-
-
-def _of_ids(database: Database, wanted: Wanted, ids: list[int]) -> list[ListedJob]:
-    """These, newest first, by a plan that need not be made for each call."""
-    # As text: psycopg takes longer over each number of a list than Postgres over the row.
-    listed = f"{{{','.join(map(str, ids))}}}"
-    return _read(database, "", [], wanted, "= ANY(%s::bigint[])", listed) if ids else []
-
-
-def _read(
-    database: Database, before: str, parameters: list[Any], wanted: Wanted, which: str, *values: Any
-) -> list[ListedJob]:
+def _rows(database: Database, wanted: Wanted, limit: int, ids: str, parameters: list[Any]) -> list[ListedJob]:
     statement = (
-        f"{before} {_SELECT} "
-        f"WHERE t1.project_id = %s AND t1.deleted_at IS NULL AND t1.id {which} ORDER BY t1.id DESC"
+        f"WITH page AS MATERIALIZED ({ids}) {_SELECT} WHERE t1.project_id = %s AND t1.deleted_at IS NULL "
+        "AND t1.id IN (SELECT id FROM page) ORDER BY t1.id DESC"
     )
+    plan_for_each = wanted.q or wanted.tags or wanted.pool is not None
     cursor = database.cursor()
     show_instants(cursor)
-    cursor.execute(statement, (*parameters, wanted.project_id, *values))
+    cursor.execute(statement, (*parameters, wanted.project_id), prepare=False if plan_for_each else None)
     end = len(_STANDING)
     return [ListedJob._make((*row[:end], row[end:])) for row in cursor.fetchall()]
 
