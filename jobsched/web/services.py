@@ -54,4 +54,4 @@ class Services:
     """Holds one database connection over a block, so that its statements share one checkout."""
 
     kept_connection: Callable[[], AbstractContextManager[Any]] = nullcontext
-    """The same over a whole request, in a thread that serves the next one too."""
+    """The same over a whole request; the next request, of whichever thread, may get the same one without a look."""
