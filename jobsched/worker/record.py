@@ -30,11 +30,15 @@ from jobsched.worker.strands import Bell, Strands
 #: Outcomes that one statement records at most.
 BATCH = 256
 
-#: With more than so many seats taken, a smaller batch than this waits so many seconds for company. A commit
-#: costs the same for one outcome as for thirty; with few calls in flight nobody waits.
-_BUSY = 64
+#: A smaller batch than this waits for company, since a commit costs the same for one outcome as for thirty: with more
+#: than so many seats taken so many seconds.
 _COMPANY = 32
+_BUSY = 64
 _GATHER = 0.005
+
+#: With fewer taken, while most are free, until so many seconds after the recording before: what comes alone is
+#: recorded at once, and nobody lacks a seat meanwhile. At 500 calls a second this saves every second commit.
+_PACE = 0.015
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 
@@ -81,6 +85,7 @@ class Recorder:
         self._aside_until = 0.0
         self._something, self._stop = Bell(strands), Bell(strands)
         self._stopping = False
+        self._recorded_at = float("-inf")
         self._unrecorded = Outage("recording_postponed")
         self._failed = Outage("recording_failed", level="error")
         self._strand = strands.add("record", self._run)
@@ -131,11 +136,24 @@ class Recorder:
                 self._outcomes.extend(self._aside)
                 self._aside.clear()
             while self._outcomes and not self._stopping:
-                if len(self._outcomes) < _COMPANY and len(self._seats) > _BUSY:
-                    self._stop.wait(_GATHER)
+                pause = self._until_company()
+                if pause > 0:
+                    self._stop.wait(pause)
+                self._recorded_at = clock.monotonic()
                 batch = [self._outcomes.popleft() for _ in range(min(BATCH, len(self._outcomes)))]
                 for owner in {outcome.seat.owner for outcome in batch}:
                     self._record_until_done(owner, [one for one in batch if one.seat.owner == owner])
+
+    def _until_company(self) -> float:
+        """Seconds that the next batch waits for others to share its commit."""
+        taken = len(self._seats)
+        if len(self._outcomes) >= _COMPANY:
+            return 0.0
+        if taken > _BUSY:
+            return _GATHER
+        if 2 * taken < self._seats.concurrency:
+            return self._recorded_at + _PACE - clock.monotonic()
+        return 0.0
 
     def _record_until_done(self, owner: UUID, batch: list[_Outcome]) -> None:
         pause = _FIRST_PAUSE
