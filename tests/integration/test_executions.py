@@ -189,8 +189,10 @@ def test_any_time_asked_for_gives_what_reading_everything_gives(stored):
         for _ in range(400)
     ]
     slots += [now - timedelta(days=chance.uniform(0, 10)) for _ in range(200)]
-    # Ids in the order of firing; some fire days after their slot.
-    fired = sorted((slot + timedelta(days=2 if chance.random() < 0.04 else 0), slot) for slot in slots)
+    # Ids in the order of firing; some fire days after their slot, but none is over in days to come.
+    fired = sorted(
+        (min(now, slot + timedelta(days=2 if chance.random() < 0.04 else 0)), slot) for slot in slots
+    )
     known = []
     for at, slot in fired:
         job, state = chance.choice(jobs), chance.choice(["succeeded"] * 6 + ["failed", "skipped"])
@@ -224,6 +226,18 @@ def test_any_time_asked_for_gives_what_reading_everything_gives(stored):
         )
         assert ids(page) == wanted[:7]
         assert page.next_before == (wanted[6] if len(wanted) > 7 else None)
+
+
+def test_days_to_come_are_read_for_who_asks_for_a_time_to_come(stored):
+    """A clock that went wrong has written there; else these days are as empty as they look."""
+    now = datetime.now(UTC)
+    job = stored.job()
+    ahead = stored.finished(job, scheduled_for=now, finished_at=now + timedelta(days=10))
+    today = stored.finished(job, scheduled_for=now, finished_at=now + timedelta(hours=1))
+    assert ids(stored.executions.page(1, limit=9)) == [today]
+    assert ids(stored.executions.page(1, limit=9, job_id=job.id)) == [today]
+    assert ids(stored.executions.page(1, limit=9, to=now + timedelta(days=1))) == [today, ahead]
+    assert stored.executions.get(1, ahead).id == ahead
 
 
 @pytest.mark.parametrize("to", [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)])

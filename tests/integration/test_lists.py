@@ -22,7 +22,8 @@ PAGE = 20
 #: A page and one more row, in up to five tables, from a few walks; and some rows that are read and left out.
 FEW = 300
 
-# The first job has run all the time: of its runs one in 1000 failed, and one in two was skipped.
+# The first job has run all the time: of its runs one in 1000 failed, and one in two was skipped. The
+# oldest runs were made by hand.
 _MANY = f"""
 INSERT INTO job (id, project_id, schedule, is_recurring, api, tags)
 SELECT n, 1, '@daily', true, 'http://127.0.0.1:1/',
@@ -33,7 +34,7 @@ INSERT INTO job_last (job_id, last_execution_time, last_state)
 SELECT id, now(), CASE WHEN id % 50 = 0 THEN 'failed' WHEN id % 3 = 0 THEN 'skipped' ELSE 'succeeded' END FROM job;
 INSERT INTO execution_history (id, project_id, job_id, trigger, scheduled_for, finished_at, state, attempt, retry_count,
     max_retry_count, attempts)
-SELECT n, 1, CASE WHEN n % 2 = 0 THEN 1 ELSE n END, 'schedule', now(), now(),
+SELECT n, 1, CASE WHEN n % 2 = 0 THEN 1 ELSE n END, CASE WHEN n <= 40 THEN 'manual' ELSE 'schedule' END, now(), now(),
     CASE WHEN n % 2000 = 0 THEN 'failed' WHEN n % 4 = 0 THEN 'skipped' ELSE 'succeeded' END, 1, 0, 3, '[]'
 FROM generate_series(1, {MANY}) AS n;
 INSERT INTO dead_letter (id, project_id, job_id, trigger, scheduled_for, attempt, retry_count, error_code, queue,
@@ -118,6 +119,9 @@ def rows_read(pool, plans, page):
         ({"states": ["failed"]}, list(range(MANY, 0, -2000))),
         ({"states": ["running"]}, []),
         ({"before_id": 1000}, list(range(999, 999 - PAGE, -1))),
+        ({"trigger": "manual"}, list(range(40, 0, -1))[:PAGE]),
+        ({"trigger": "redrive"}, []),
+        ({"trigger": "redrive", "job_id": 1}, []),
     ],
 )
 def test_a_page_of_executions_reads_a_page(pool, plans, filters, expected):
