@@ -30,6 +30,15 @@ _INITIAL = {
     "log_timezone": "UTC",
 }
 
+#: Megabytes of tables and indexes that the server keeps: a quarter of the machine's memory within these bounds. They
+#: are taken as they are read, so a small installation does not hold them.
+_LEAST_BUFFERS, _MOST_BUFFERS = 128, 512
+
+
+def buffers(memory: int) -> int:
+    """How many megabytes the server should keep of what it reads, on a machine with ``memory`` bytes."""
+    return min(_MOST_BUFFERS, max(_LEAST_BUFFERS, memory // 4 // 2**20))
+
 
 class Postgres:
     """The Postgres of a data folder. One object a folder; the caller holds the folder's lock."""
@@ -129,6 +138,8 @@ class Postgres:
             file.write(password + "\n")
             if self._account.other:
                 os.fchown(file.fileno(), self._account.uid, self._account.gid)
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        initial = {**_INITIAL, "shared_buffers": f"{buffers(memory)}MB"}
         try:
             made = self._account.run(
                 [
@@ -142,7 +153,7 @@ class Postgres:
                     "--locale-provider=builtin",
                     "--builtin-locale=C.UTF-8",
                     "--no-instructions",
-                    *(f"--set={name}={value}" for name, value in _INITIAL.items()),
+                    *(f"--set={name}={value}" for name, value in initial.items()),
                 ],
                 cwd=self._folder,
                 pass_fds=home.descriptors,

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from jobsched.embedded import account, binaries, datadir, ports, process
 from jobsched.embedded.account import Account
-from jobsched.embedded.postgres import Postgres
+from jobsched.embedded.postgres import Postgres, buffers
 from jobsched.embedded.valkey import Valkey
 from jobsched.errors import EmbeddedServerError
 from tests.conftest import eventually
@@ -63,6 +63,17 @@ def test_postgres_keeps_its_data_and_its_address_over_a_restart(postgres: Postgr
         assert connection.execute("SELECT answer FROM kept").fetchall() == [(42,)]
         shown = connection.execute("SELECT current_setting('TimeZone'), getdatabaseencoding()").fetchone()
     assert shown == ("UTC", "UTF8")
+
+
+def test_postgres_keeps_in_memory_what_the_machine_has_room_for(postgres: Postgres) -> None:
+    megabytes = [buffers(memory * 2**20) for memory in (256, 1024, 1700, 4096, 65536)]
+    assert megabytes == [128, 256, 425, 512, 512]
+    with psycopg.connect(postgres.start()) as connection:
+        [shown] = (
+            connection.execute("SELECT pg_size_bytes(current_setting('shared_buffers'))").fetchone() or ()
+        )
+    assert 128 * 2**20 <= shown <= 512 * 2**20
+    assert shown == buffers(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) * 2**20
 
 
 def test_postgres_asks_for_the_password(postgres: Postgres) -> None:
