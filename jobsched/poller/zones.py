@@ -170,7 +170,7 @@ class ZoneRules:
         self._looked += len(present) - len(left)
         self._locked += sorted(left)
         if moves:
-            self._moved += [move.job_id for move in moves]
+            self._moved += sorted(move.job_id for move in moves)
             self._wake()
 
 
