@@ -130,6 +130,20 @@ def test_a_page_of_executions_reads_a_page(pool, plans, filters, expected):
     assert count < FEW
 
 
+def test_deep_pages_keep_one_plan_and_leave_the_session_as_it_was(pool):
+    settings = "SELECT current_setting('plan_cache_mode'), current_setting('max_parallel_workers_per_gather')"
+    with pool.connection_context():
+        before = pool.execute_sql(settings).fetchone()
+        for last in range(1000, 1012):
+            Executions(pool).page(1, limit=PAGE, before_id=last)
+        [(kept, anew)] = pool.execute_sql(
+            "SELECT generic_plans, custom_plans FROM pg_prepared_statements "
+            "WHERE statement LIKE '%%execution_history%%'"
+        ).fetchall()
+        assert (kept, anew) == (12, 0)
+        assert pool.execute_sql(settings).fetchone() == before
+
+
 @pytest.mark.parametrize("plans", ["force_generic_plan", "force_custom_plan"])
 @pytest.mark.parametrize(
     ("filters", "expected"),
