@@ -2,6 +2,10 @@
 
 Whoever walks from the newest id down stops at the page. So every filter is given a walk of an index that is in the
 order of ids, and one plan that is kept: with days by the dozen, to plan takes longer than to read a page.
+
+A list reads live executions and the history in one statement and therefore in one snapshot: an execution that
+finishes meanwhile is seen in one of them, never in both or neither. Between pages it keeps its id, which is
+the order, so it is not seen again.
 """
 
 from collections.abc import Sequence
@@ -140,9 +144,8 @@ def newest(database: Database, wanted: Wanted, limit: int) -> list[Row]:
     if wanted.rare:
         finished.append("e.trigger <> 'schedule'")  # else the index on what was not scheduled is not used
     if wanted.from_ is not None:
-        finished.append(
-            "e.finished_at >= %(from)s"
-        )  # nothing is over before its slot: so whole days are left out
+        # Nothing is over before its slot: so whole days are left out.
+        finished.append("e.finished_at >= %(from)s")
     past = wanted.past
     if wanted.to is None or past:
         finished.append(_BY_TOMORROW)

@@ -1,9 +1,4 @@
-"""Executions, live and finished, and dead letters: the read side.
-
-A list reads live executions and the history in one statement and therefore in one snapshot: an execution that
-finishes meanwhile is seen in one of them, never in both or neither. Between pages it keeps its id, which is
-the order, so it is not seen again.
-"""
+"""Executions, live and finished, and dead letters: the read side. Lists: jobsched/db/execution_list.py."""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -36,8 +36,8 @@ _COMPANY = 32
 _BUSY = 64
 _GATHER = 0.005
 
-#: With fewer taken, while most are free, until so many seconds after the recording before: what comes alone is
-#: recorded at once, and nobody lacks a seat meanwhile. At 500 calls a second this saves every second commit.
+#: With fewer taken, while most are free, until so many seconds after the recording before began: what comes alone is
+#: recorded at once, and nobody lacks a seat meanwhile. At 500 calls a second this saves two commits in five.
 _PACE = 0.015
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
@@ -85,7 +85,7 @@ class Recorder:
         self._aside_until = 0.0
         self._something, self._stop = Bell(strands), Bell(strands)
         self._stopping = False
-        self._recorded_at = float("-inf")
+        self._last_began = float("-inf")
         self._unrecorded = Outage("recording_postponed")
         self._failed = Outage("recording_failed", level="error")
         self._strand = strands.add("record", self._run)
@@ -139,7 +139,7 @@ class Recorder:
                 pause = self._until_company()
                 if pause > 0:
                     self._stop.wait(pause)
-                self._recorded_at = clock.monotonic()
+                self._last_began = clock.monotonic()
                 batch = [self._outcomes.popleft() for _ in range(min(BATCH, len(self._outcomes)))]
                 for owner in {outcome.seat.owner for outcome in batch}:
                     self._record_until_done(owner, [one for one in batch if one.seat.owner == owner])
@@ -152,7 +152,7 @@ class Recorder:
         if taken > _BUSY:
             return _GATHER
         if 2 * taken < self._seats.concurrency:
-            return self._recorded_at + _PACE - clock.monotonic()
+            return self._last_began + _PACE - clock.monotonic()
         return 0.0
 
     def _record_until_done(self, owner: UUID, batch: list[_Outcome]) -> None:
